@@ -24,7 +24,7 @@ from siemrelay.sinks.http.compression import gzipped
 from siemrelay.transforms.transform import EventTransform, TransformOptions, transform_of
 from siemrelay.wire.stream_framing import newline
 from tests.bench import corpus
-from tests.support.products import CATALOGUE
+from tests.support.events.products import CATALOGUE
 
 _EVENTS = 40_000
 _BATCH_BYTES = 512 * 1024

@@ -21,16 +21,15 @@ from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selecti
 from siemrelay.registry import PROTOCOLS
 from siemrelay.sinks.contract import Sink
 from siemrelay.sinks.stdout import StdoutOptions, StdoutSink
-from tests.support.elasticsearch_receiver import Elasticsearch
-from tests.support.formats import made
-from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request
-from tests.support.kafka_cluster import KafkaCluster
-from tests.support.kafka_tls import KafkaOverTls
-from tests.support.otlp_receiver import OtlpReceiver
-from tests.support.otlp_receiver import plain as attributes_of
-from tests.support.receivers import Receiver, TcpReceiver, UdpReceiver
-from tests.support.relp_receiver import RelpReceiver
-from tests.support.sentinel_receiver import (
+from tests.support.events.formats import made
+from tests.support.programs.kafka_cluster import KafkaCluster
+from tests.support.programs.kafka_tls import KafkaOverTls
+from tests.support.receivers.elasticsearch import Elasticsearch
+from tests.support.receivers.http import TAKEN, Answer, HttpReceiver, Request
+from tests.support.receivers.otlp import OtlpReceiver
+from tests.support.receivers.otlp import plain as attributes_of
+from tests.support.receivers.relp import RelpReceiver
+from tests.support.receivers.sentinel import (
     CLIENT,
     RULE,
     SECRET,
@@ -39,8 +38,9 @@ from tests.support.sentinel_receiver import (
     Entra,
     LogsIngestion,
 )
+from tests.support.receivers.sockets import Receiver, TcpReceiver, UdpReceiver
+from tests.support.receivers.splunk import TOKEN, SplunkReceiver
 from tests.support.servers import free_port
-from tests.support.splunk_receiver import TOKEN, SplunkReceiver
 
 BAD = 9_999_999
 """The number of the event that a peer refuses when it is told to."""

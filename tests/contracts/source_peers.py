@@ -24,14 +24,14 @@ from siemrelay.registry import SOURCES
 from siemrelay.sources.contract import Source
 from siemrelay.sources.queues.kafka import KafkaSource, KafkaSourceOptions
 from tests.contracts.sink_peers import PEERS as SINK_PEERS
-from tests.support import journal_files
 from tests.support.daemon import event
-from tests.support.kafka_cluster import KafkaCluster
-from tests.support.polled_api import Api
-from tests.support.rabbitmq import RabbitServer
-from tests.support.redis_server import RedisServer
+from tests.support.polled.api import Api
+from tests.support.programs import journal_files
+from tests.support.programs.kafka_cluster import KafkaCluster
+from tests.support.programs.rabbitmq import RabbitServer
+from tests.support.programs.redis_server import RedisServer
+from tests.support.receivers.splunk import TOKEN
 from tests.support.servers import free_port
-from tests.support.splunk_receiver import TOKEN
 
 _ID = re.compile(rb"n\d{7}")
 _TRY_AGAIN_S = 0.02

@@ -18,9 +18,9 @@ import pytest
 from siemrelay import registry
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, attributes_of, field_getter
 from siemrelay.decoders.contract import Decoder
-from tests.support.decoded import assert_promises
-from tests.support.mutation import mutated
-from tests.support.products import CATALOGUE, GENERIC
+from tests.support.events.decoded import assert_promises
+from tests.support.events.mutation import mutated
+from tests.support.events.products import CATALOGUE, GENERIC
 
 CORPUS = (Path(__file__).parents[1] / "corpus" / "records.txt").read_bytes().splitlines()
 EVERYTHING = frozenset({*FIELDS, "attributes"})

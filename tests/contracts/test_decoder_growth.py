@@ -11,8 +11,8 @@ from siemrelay.core.event import FIELDS, Batch, DecodedBatch
 from siemrelay.core.event_types import UNPARSED
 from siemrelay.core.forgiving_json import LONG_RECORD_BYTES
 from siemrelay.decoders.contract import Decoder
+from tests.support.events.products import CATALOGUE, GENERIC
 from tests.support.growth import KIB, grows_with_its_input
-from tests.support.products import CATALOGUE, GENERIC
 
 # Both sizes are below that of a long record, which is read otherwise.
 SMALL, LARGE = 60 * KIB, 120 * KIB

@@ -18,12 +18,12 @@ from siemrelay.core.event_types import UNPARSED
 from siemrelay.decoders.contract import Decoder
 from siemrelay.products.product import BUILT_IN
 from siemrelay.registry import DECODERS, FORMATS
+from tests.support.events.formats import made
+from tests.support.events.hostile import FORGERIES, RECORDS
+from tests.support.events.products import CATALOGUE
+from tests.support.events.readers import once
+from tests.support.events.strategies import HOSTILE, batch_of
 from tests.support.examples import examples
-from tests.support.formats import made
-from tests.support.hostile import FORGERIES, RECORDS
-from tests.support.products import CATALOGUE
-from tests.support.readers import once
-from tests.support.strategies import HOSTILE, batch_of
 
 EVERYTHING = frozenset({*FIELDS, "attributes"})
 _HEADERS = ["", "<13>1 2024-03-01T08:00:00Z h a - - - ", "<13>Mar  1 08:00:00 h a: "]

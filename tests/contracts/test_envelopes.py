@@ -33,13 +33,13 @@ from siemrelay.proof.exports.parts import parts as export_parts
 from siemrelay.registry import PROTOCOLS
 from siemrelay.sinks.contract import unwrapped
 from tests.contracts.sink_peers import PEERS, Http, SinkPeer
+from tests.support.events.formats import PLAIN, made, messages_for
+from tests.support.events.hostile import EVENTS, FORGERIES
+from tests.support.events.products import CATALOGUE
+from tests.support.events.strategies import HOSTILE, selection_of
 from tests.support.examples import examples
-from tests.support.formats import PLAIN, made, messages_for
-from tests.support.hostile import EVENTS, FORGERIES
-from tests.support.otlp_receiver import plain, value_of
-from tests.support.products import CATALOGUE
-from tests.support.splunk_receiver import check_event, read_event
-from tests.support.strategies import HOSTILE, selection_of
+from tests.support.receivers.otlp import plain, value_of
+from tests.support.receivers.splunk import check_event, read_event
 
 # So deep, or with such numbers, parsers differ; the tests of each format have these.
 _ODD = {"a long integer", "a large number"} | {n for n in HOSTILE if n.startswith("nested")}

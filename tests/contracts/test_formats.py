@@ -39,13 +39,13 @@ from siemrelay.formats.contract import Canonical
 from siemrelay.proof.envelopes import sent_hashes
 from siemrelay.proof.leaf import leaf_of
 from siemrelay.registry import FORMATS
+from tests.support.events.formats import PLAIN, alone, carried, made
+from tests.support.events.hostile import ATTRIBUTE_DICTS as HOSTILE_ATTRIBUTES
+from tests.support.events.hostile import EVENTS as HOSTILE_EVENTS
+from tests.support.events.hostile import NAMES as HOSTILE_NAMES
+from tests.support.events.readers import once, parse_cef, parse_gelf, parse_leef, parse_rfc5424
+from tests.support.events.strategies import EVENTS, RECORDS, batch_of, selection_of
 from tests.support.examples import examples
-from tests.support.formats import PLAIN, alone, carried, made
-from tests.support.hostile import ATTRIBUTE_DICTS as HOSTILE_ATTRIBUTES
-from tests.support.hostile import EVENTS as HOSTILE_EVENTS
-from tests.support.hostile import NAMES as HOSTILE_NAMES
-from tests.support.readers import once, parse_cef, parse_gelf, parse_leef, parse_rfc5424
-from tests.support.strategies import EVENTS, RECORDS, batch_of, selection_of
 
 with warnings.catch_warnings():
     # What it parses with is older than the Python that warns of it.

@@ -45,7 +45,7 @@ from siemrelay.wire.http_bodies import (
 from siemrelay.wire.otlp import NotAnExportResponse, read_partial_success
 from siemrelay.wire.relp import Frame, RelpServer, answers
 from siemrelay.wire.stream_framing import StreamSplitter
-from tests.support.mutation import corpus, mutated, pieces
+from tests.support.events.mutation import corpus, mutated, pieces
 
 SLOW_S = 60.0
 SHORT = 300

@@ -15,9 +15,9 @@ from siemrelay.registry import FORMATS, build_format
 from siemrelay.wire.stream_framing import FRAMERS
 from tests.conftest import MakeDaemon
 from tests.support.daemon import event, tcp, until
-from tests.support.products import CATALOGUE, GENERIC
-from tests.support.receivers import TcpReceiver
-from tests.support.strategies import HOSTILE, batch_of
+from tests.support.events.products import CATALOGUE, GENERIC
+from tests.support.events.strategies import HOSTILE, batch_of
+from tests.support.receivers.sockets import TcpReceiver
 
 GOOD = b'{"type":"Account Provisioned","id":"good"}'
 EVERY: list[tuple[str, Any]] = [

@@ -25,8 +25,8 @@ from siemrelay.core.times import rfc3339
 from tests.conftest import MakeDaemon
 from tests.support import launcher
 from tests.support.daemon import Daemon, append, event, http, ids, tcp, until
-from tests.support.http_receiver import Answer, HttpReceiver
-from tests.support.receivers import TcpReceiver
+from tests.support.receivers.http import Answer, HttpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 
 REFUSED = (b"n0000007", b"n0000030")
 

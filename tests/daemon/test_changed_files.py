@@ -10,7 +10,7 @@ import trustme
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, append, event, http, until
-from tests.support.http_receiver import Answer, HttpReceiver
+from tests.support.receivers.http import Answer, HttpReceiver
 
 RIGHT = "Bearer right-token"
 

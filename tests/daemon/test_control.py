@@ -15,8 +15,8 @@ from typing import Any
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, append, event, http, ids, tcp, until
-from tests.support.http_receiver import Answer, HttpReceiver
-from tests.support.receivers import TcpReceiver
+from tests.support.receivers.http import Answer, HttpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 
 
 def test_a_paused_sink_keeps_its_records_over_a_restart_and_the_others_go_on(

@@ -8,8 +8,8 @@ import signal
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import append, event, http, ids, tcp, udp, until
-from tests.support.http_receiver import HttpReceiver
-from tests.support.receivers import TcpReceiver, UdpReceiver
+from tests.support.receivers.http import HttpReceiver
+from tests.support.receivers.sockets import TcpReceiver, UdpReceiver
 
 
 def test_a_line_in_the_file_reaches_tcp_udp_and_http(make_daemon: MakeDaemon) -> None:

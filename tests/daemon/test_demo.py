@@ -32,7 +32,7 @@ from siemrelay.demo.setup import CHOICES, DemoFiles, write_configuration
 from siemrelay.demo.view import PlainView
 from siemrelay.telemetry.metrics import render, sampled
 from siemrelay.telemetry.stats import SinkCounts, SinkStats, SourceStats, Stats
-from tests.support.products import CATALOGUE
+from tests.support.events.products import CATALOGUE
 
 # A demo of four seconds takes six; a machine that is busy with other tests takes longer.
 _PATIENCE_S = 60

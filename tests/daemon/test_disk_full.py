@@ -17,7 +17,7 @@ from tests.support import mounts
 from tests.support.daemon import Daemon, append, event, ids, tcp, until
 from tests.support.http_sender import Sender, port_of
 from tests.support.mounts import SmallDisk
-from tests.support.receivers import TcpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 
 # What one portion of the writer takes on disk: incompressible, so that the disk is full soon.
 PORTION = 100

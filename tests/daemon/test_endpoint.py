@@ -8,8 +8,8 @@ import signal
 from siemrelay.telemetry.metrics import document
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, append, event, http, ids, tcp, until
-from tests.support.http_receiver import Answer, HttpReceiver
-from tests.support.receivers import NotifySocket, TcpReceiver
+from tests.support.receivers.http import Answer, HttpReceiver
+from tests.support.receivers.sockets import NotifySocket, TcpReceiver
 
 # https://prometheus.io/docs/practices/naming/: base units, `_total` on counters and only there.
 _NAME = re.compile(r"(siemrelay|process)_[a-z][a-z0-9_]*")

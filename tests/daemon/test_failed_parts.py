@@ -11,7 +11,7 @@ import trustme
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import append, event, ids, tcp, until
-from tests.support.receivers import TcpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 from tests.support.servers import free_port
 
 LZ4 = b"\x04\x22\x4d\x18" + b"x" * 100

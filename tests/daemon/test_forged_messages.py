@@ -6,7 +6,7 @@ import json
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, tcp
-from tests.support.receivers import TcpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 from tests.unit.decoders.test_text_is_not_structure import ATTACKS
 
 HEADER = "<35>1 2026-03-04T05:06:07Z box sshd 1 - - "

@@ -16,8 +16,8 @@ import pytest
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, append, event, http, ids, tcp, until
-from tests.support.http_receiver import HttpReceiver
-from tests.support.receivers import Receiver, TcpReceiver
+from tests.support.receivers.http import HttpReceiver
+from tests.support.receivers.sockets import Receiver, TcpReceiver
 
 # What a kill may make a sink receive again is what was sent and whose cursor was not on disk yet:
 # the runs that may be in flight (a run is at most one row of the buffer), one being sent, one whose

@@ -10,10 +10,10 @@ from http.client import HTTPConnection
 import pytest
 
 from tests.conftest import MakeDaemon
-from tests.support.chromium import Chromium, chromium
 from tests.support.daemon import Daemon, append, event, http, tcp, until
-from tests.support.http_receiver import Answer, HttpReceiver
-from tests.support.receivers import TcpReceiver
+from tests.support.programs.chromium import Chromium, chromium
+from tests.support.receivers.http import Answer, HttpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 from tests.support.servers import program
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"

@@ -19,7 +19,7 @@ from cryptography.x509 import load_pem_x509_certificate
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, tcp, until
-from tests.support.polled_products import (
+from tests.support.polled.products import (
     AuditApi,
     Entra,
     GitHub,
@@ -27,7 +27,7 @@ from tests.support.polled_products import (
     GoogleWorkspace,
     Okta,
 )
-from tests.support.polled_saas import (
+from tests.support.polled.saas import (
     Atlassian,
     Auth0,
     Cloudflare,
@@ -35,7 +35,7 @@ from tests.support.polled_saas import (
     OnePassword,
     Slack,
 )
-from tests.support.receivers import TcpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 
 EXAMPLES = Path(__file__).parents[2] / "config" / "examples" / "products"
 

@@ -10,7 +10,7 @@ from siemrelay.config.load import load_text, of_pool
 from siemrelay.core.errors import ConfigurationRefused
 from tests.conftest import MakeDaemon
 from tests.support.daemon import append, event, ids, tcp
-from tests.support.receivers import TcpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 
 FLEET = """
 sources:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import append, event, tcp, udp
-from tests.support.receivers import UdpReceiver
+from tests.support.receivers.sockets import UdpReceiver
 
 LONE = b'{"type": "User Created", "message": "\\ud800lone"}\n'
 STEERING = b'{"type": "User Created", "message": "\\u001b[31mred\\n  -> forged: kept"}\n'

@@ -12,8 +12,8 @@ import pytest
 from tests.conftest import MakeDaemon
 from tests.daemon.test_buffer_commands import buffer
 from tests.support.daemon import Daemon, append, event, http, ids, tcp, until
-from tests.support.http_receiver import Answer, HttpReceiver
-from tests.support.receivers import TcpReceiver
+from tests.support.receivers.http import Answer, HttpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 
 WAITING = 300
 

@@ -10,7 +10,7 @@ from http.client import HTTPException
 from tests.conftest import MakeDaemon
 from tests.support.daemon import append, event, ids, tcp, until
 from tests.support.http_sender import Sender, port_of
-from tests.support.receivers import TcpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 
 
 def test_a_sink_added_later_starts_at_the_next_record_or_the_oldest_kept(

@@ -37,9 +37,9 @@ from siemrelay.proof.note import Signer
 from siemrelay.proof.seal import find_seal, made_text, read_seal
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, append, event, http, tcp, udp, until
-from tests.support.http_receiver import TAKEN, Answer, HttpReceiver
-from tests.support.receivers import TcpReceiver, UdpReceiver
-from tests.support.sealed_relay import (
+from tests.support.receivers.http import TAKEN, Answer, HttpReceiver
+from tests.support.receivers.sockets import TcpReceiver, UdpReceiver
+from tests.support.seals.relay import (
     SEAL,
     Auditor,
     archive,

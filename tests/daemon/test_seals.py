@@ -19,12 +19,13 @@ from tests.conftest import MakeDaemon
 from tests.support import launcher
 from tests.support.daemon import append, event, http, tcp, until
 from tests.support.documents import without_endpoint
-from tests.support.elasticsearch_receiver import Elasticsearch
-from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request, binary
-from tests.support.otlp_receiver import OtlpReceiver
-from tests.support.receivers import TcpReceiver
-from tests.support.sealed import SIGNER
-from tests.support.sealed_relay import (
+from tests.support.programs.timestamp_authority import TimestampAuthority
+from tests.support.receivers.elasticsearch import Elasticsearch
+from tests.support.receivers.http import TAKEN, Answer, HttpReceiver, Request, binary
+from tests.support.receivers.otlp import OtlpReceiver
+from tests.support.receivers.sockets import TcpReceiver
+from tests.support.receivers.splunk import TOKEN, SplunkReceiver
+from tests.support.seals.relay import (
     SEAL,
     Auditor,
     archive,
@@ -35,8 +36,7 @@ from tests.support.sealed_relay import (
     started_with_ten,
     write_export,
 )
-from tests.support.splunk_receiver import TOKEN, SplunkReceiver
-from tests.support.timestamp_authority import TimestampAuthority
+from tests.support.seals.stream import SIGNER
 
 
 def each_json(text: str) -> Iterator[Any]:

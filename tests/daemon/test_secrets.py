@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, http, until
-from tests.support.http_receiver import Answer, HttpReceiver, Request
+from tests.support.receivers.http import Answer, HttpReceiver, Request
 from tests.support.servers import free_port
 
 TOKEN = "s3cr3t-T0ken-0815"

@@ -10,8 +10,8 @@ from typing import Any
 from tests.conftest import MakeDaemon
 from tests.support import launcher
 from tests.support.daemon import append, event, http, tcp, until
-from tests.support.http_receiver import Answer, HttpReceiver
-from tests.support.receivers import TcpReceiver
+from tests.support.receivers.http import Answer, HttpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 

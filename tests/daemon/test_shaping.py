@@ -7,7 +7,7 @@ import json
 from tests.conftest import MakeDaemon
 from tests.support import launcher
 from tests.support.daemon import append, event, tcp, until
-from tests.support.receivers import TcpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 
 CARD = "4111 1111 1111 1111"
 COUNT = 60

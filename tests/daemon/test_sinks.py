@@ -6,8 +6,8 @@ from collections import Counter
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import append, event, http, ids, tcp, udp, until
-from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request
-from tests.support.receivers import TcpReceiver, UdpReceiver
+from tests.support.receivers.http import TAKEN, Answer, HttpReceiver, Request
+from tests.support.receivers.sockets import TcpReceiver, UdpReceiver
 
 # Runs of one connection that may be unsettled when it breaks: 4 sent and not settled
 # (`delivery._IN_FLIGHT_BATCHES`), one being sent and one whose settling is under way.

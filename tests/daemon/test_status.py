@@ -35,8 +35,8 @@ from siemrelay.telemetry.status_text import ago, lines, size, span
 from tests.conftest import MakeDaemon
 from tests.support import launcher
 from tests.support.daemon import Daemon, append, event, http, tcp, until
-from tests.support.http_receiver import Answer, HttpReceiver
-from tests.support.receivers import TcpReceiver
+from tests.support.receivers.http import Answer, HttpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 
 TOKEN = "Bearer hunter2-hunter2"
 

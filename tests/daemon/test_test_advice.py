@@ -23,10 +23,10 @@ import yaml
 
 from tests.support import launcher
 from tests.support.certificates import server_context
-from tests.support.elasticsearch_receiver import Elasticsearch
-from tests.support.http_receiver import Answer, HttpReceiver
-from tests.support.otlp_receiver import OtlpReceiver
-from tests.support.sentinel_receiver import (
+from tests.support.receivers.elasticsearch import Elasticsearch
+from tests.support.receivers.http import Answer, HttpReceiver
+from tests.support.receivers.otlp import OtlpReceiver
+from tests.support.receivers.sentinel import (
     CLIENT,
     RULE,
     SECRET,
@@ -35,9 +35,9 @@ from tests.support.sentinel_receiver import (
     Entra,
     LogsIngestion,
 )
+from tests.support.receivers.splunk import TOKEN, SplunkReceiver
+from tests.support.receivers.splunk import said as collector_said
 from tests.support.servers import free_port
-from tests.support.splunk_receiver import TOKEN, SplunkReceiver
-from tests.support.splunk_receiver import said as collector_said
 
 Settings = dict[str, Any]
 

@@ -11,8 +11,8 @@ import trustme
 from tests.conftest import MakeDaemon
 from tests.support.certificates import server_context
 from tests.support.daemon import append, event, http, tcp, udp
-from tests.support.http_receiver import Answer, HttpReceiver
-from tests.support.receivers import TcpReceiver, UdpReceiver
+from tests.support.receivers.http import Answer, HttpReceiver
+from tests.support.receivers.sockets import TcpReceiver, UdpReceiver
 
 TOKEN = "s3cr3t-T0ken-0815"
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, append, event, ids, tcp, until
-from tests.support.receivers import TcpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 
 LINES = 250_000
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.kafka_cluster import KafkaCluster
+from tests.support.programs.kafka_cluster import KafkaCluster
 
 
 @pytest.fixture

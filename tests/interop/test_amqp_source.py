@@ -14,8 +14,8 @@ import pytest
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, event, ids, tcp, until
-from tests.support.rabbitmq import RabbitServer
-from tests.support.receivers import TcpReceiver
+from tests.support.programs.rabbitmq import RabbitServer
+from tests.support.receivers.sockets import TcpReceiver
 
 
 @pytest.fixture(scope="module")

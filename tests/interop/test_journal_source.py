@@ -11,9 +11,9 @@ import pytest
 from siemrelay.sources.journal import JournalFailed, JournalOptions, JournalSource
 from tests.conftest import MakeDaemon
 from tests.support.daemon import tcp, until
-from tests.support.file_source_rig import CollectingIntake
-from tests.support.journal_files import MISSING, write_journal
-from tests.support.receivers import TcpReceiver
+from tests.support.programs.journal_files import MISSING, write_journal
+from tests.support.receivers.sockets import TcpReceiver
+from tests.support.rotation.file_source_rig import CollectingIntake
 
 pytestmark = pytest.mark.skipif(MISSING, reason="systemd's journal programs are not installed")
 

@@ -22,7 +22,7 @@ from siemrelay.sinks.kafka.options import KafkaOptions
 from siemrelay.sinks.kafka.sink import KafkaSink
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
-from tests.support.kafka_cluster import KafkaCluster
+from tests.support.programs.kafka_cluster import KafkaCluster
 from tests.support.servers import free_port
 
 TOPIC = "audit"

@@ -10,8 +10,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, event, ids, tcp, until
-from tests.support.kafka_cluster import KafkaCluster
-from tests.support.receivers import TcpReceiver
+from tests.support.programs.kafka_cluster import KafkaCluster
+from tests.support.receivers.sockets import TcpReceiver
 
 TOPIC = "audit"
 UNKNOWN_TOPIC = 3  # its number in the protocol

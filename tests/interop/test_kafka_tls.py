@@ -16,8 +16,8 @@ from siemrelay.core.errors import DeliveryError, SinkHolds, SinkWaits
 from siemrelay.sinks.kafka.options import KafkaOptions
 from siemrelay.sinks.kafka.sink import KafkaSink
 from tests.support.certificates import server_context
-from tests.support.kafka_cluster import KafkaCluster
-from tests.support.kafka_tls import KafkaOverTls
+from tests.support.programs.kafka_cluster import KafkaCluster
+from tests.support.programs.kafka_tls import KafkaOverTls
 
 TOPIC = "audit"
 WITHIN_S = 20

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeDaemon
-from tests.support.logrotate import Logrotate
-from tests.support.numbered_logs import AppendingWriter, line_of
-from tests.support.rotation_rig import RELAYS, Relay, Rig, judge
+from tests.support.programs.logrotate import Logrotate
+from tests.support.rotation.numbered_logs import AppendingWriter, line_of
+from tests.support.rotation.rig import RELAYS, Relay, Rig, judge
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ import yaml
 from siemrelay.telemetry.metrics import METRICS
 from tests.conftest import MakeDaemon
 from tests.support.daemon import append, event, tcp, until
-from tests.support.receivers import TcpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 from tests.support.servers import free_port, missing
 
 ROOT = Path(__file__).parents[2]

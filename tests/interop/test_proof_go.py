@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import Daemon, append, event, until
-from tests.support.sealed_relay import archive, is_sealed, seal_command
+from tests.support.seals.relay import archive, is_sealed, seal_command
 from tests.support.servers import missing, program
 
-SOURCE = Path(__file__).parents[1] / "support" / "go_verifier" / "main.go"
+SOURCE = Path(__file__).parents[1] / "support" / "seals" / "go_verifier" / "main.go"
 LIBRARIES = Path("/usr/share/gocode")
 
 

@@ -15,8 +15,8 @@ import trustme
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, event, ids, tcp, until
-from tests.support.receivers import TcpReceiver
-from tests.support.redis_server import RedisServer
+from tests.support.programs.redis_server import RedisServer
+from tests.support.receivers.sockets import TcpReceiver
 from tests.support.servers import free_port
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeDaemon
-from tests.support import rotating_writers as programs
-from tests.support.logrotate import Logrotate
-from tests.support.numbered_logs import Writer
-from tests.support.rotation_rig import RELAYS, Relay, Rig, judge
+from tests.support.programs.logrotate import Logrotate
+from tests.support.rotation import writers as programs
+from tests.support.rotation.numbered_logs import Writer
+from tests.support.rotation.rig import RELAYS, Relay, Rig, judge
 from tests.support.servers import program
 
 

@@ -11,8 +11,8 @@ import pytest
 from tests.conftest import MakeDaemon
 from tests.interop.test_logrotate import WAYS, run, shorter
 from tests.support.mounts import overlay, tmpfs
-from tests.support.numbered_logs import AppendingWriter, line_of
-from tests.support.rotation_rig import RELAYS, Relay, Rig, judge
+from tests.support.rotation.numbered_logs import AppendingWriter, line_of
+from tests.support.rotation.rig import RELAYS, Relay, Rig, judge
 
 Mount = Callable[[Path], AbstractContextManager[Path]]
 

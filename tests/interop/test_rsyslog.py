@@ -18,9 +18,9 @@ import pytest
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, append, event, tcp, udp, until
-from tests.support.formats import carried
-from tests.support.hostile import forged_events
-from tests.support.rsyslogd import ParsingRsyslogd
+from tests.support.events.formats import carried
+from tests.support.events.hostile import forged_events
+from tests.support.programs.rsyslogd import ParsingRsyslogd
 
 HARD = [
     event(1),

@@ -1,6 +1,6 @@
 """Attacks on what SIEMs export of sealed sinks, each in the export's own shape.
 
-One relay delivers to every SIEM once (`tests/support/sealed_exports.py`); each test tampers with a
+One relay delivers to every SIEM once (`tests/support/seals/exports.py`); each test tampers with a
 copy and asks the real `siemrelay verify`. The attacks of the design and their tests:
 
 | attack on an export | test |
@@ -33,7 +33,7 @@ import pytest
 
 from siemrelay.proof.note import Signer
 from siemrelay.proof.seal import find_seal, made_text, read_seal
-from tests.support.sealed_exports import (
+from tests.support.seals.exports import (
     SHAPES,
     Export,
     Finding,

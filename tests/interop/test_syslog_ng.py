@@ -8,9 +8,9 @@ import pytest
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, tcp, until
-from tests.support.formats import carried
-from tests.support.hostile import forged_events
-from tests.support.syslog_ng import SyslogNg
+from tests.support.events.formats import carried
+from tests.support.events.hostile import forged_events
+from tests.support.programs.syslog_ng import SyslogNg
 from tests.unit.sinks.test_tls_sink import Files
 
 HARD = [

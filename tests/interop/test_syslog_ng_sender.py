@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import until
-from tests.support.syslog_ng import command
+from tests.support.programs.syslog_ng import command
 from tests.unit.sinks.test_tls_sink import Files
 
 TOTAL = 2000

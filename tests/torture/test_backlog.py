@@ -17,7 +17,7 @@ from siemrelay.core.event import Batch
 from siemrelay.telemetry.stats import BufferStats
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, event, tcp, until
-from tests.support.receivers import TcpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 
 PER_COMMIT = 2000
 

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import MakeDaemon
 from tests.support.daemon import PATIENCE_S, Daemon, event, ids, tcp, until
 from tests.support.http_sender import Sender, port_of
-from tests.support.receivers import TcpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 from tests.torture.power_cut import Disk, read_log
 from tests.torture.shim import HANG, Call, Shim
 

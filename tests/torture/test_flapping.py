@@ -25,7 +25,7 @@ from siemrelay.pipeline.delivery import Delivery
 from siemrelay.telemetry.stats import BufferStats
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, append, event, tcp, until
-from tests.support.receivers import LINGER_RESET, Receiver
+from tests.support.receivers.sockets import LINGER_RESET, Receiver
 from tests.unit.pipeline.test_delivery import QUICK, Rig
 
 FLAPS, LOOKS = 60, 4

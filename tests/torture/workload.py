@@ -42,7 +42,7 @@ from siemrelay.pipeline.sealing.witness import StateWitness
 from siemrelay.proof.leaf import hash_of
 from siemrelay.sinks.contract import Refusal
 from siemrelay.telemetry.stats import BufferStats, SinkStats
-from tests.support.products import CATALOGUE
+from tests.support.events.products import CATALOGUE
 
 SINKS = ("a", "b")
 

@@ -15,7 +15,7 @@ from siemrelay.cli.proposals import proposal
 from siemrelay.core.event import FIELDS, Batch
 from siemrelay.core.event_types import Catalogue
 from siemrelay.registry import DECODERS
-from tests.support.products import GENERIC
+from tests.support.events.products import GENERIC
 
 RECEIVED_S = 1_795_900_000.0  # 28 November 2026
 AUDIT = (Path(__file__).parents[2] / "corpus" / "audit.log").read_bytes()

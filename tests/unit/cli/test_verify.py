@@ -16,7 +16,7 @@ from zstandard import ZstdCompressor
 from siemrelay.cli.proof.verify import verify
 from siemrelay.proof.leaf import hash_of
 from siemrelay.proof.note import Signer
-from tests.support.sealed import SIGNER, sealed
+from tests.support.seals.stream import SIGNER, sealed
 
 KEY = str(SIGNER.verifier)
 

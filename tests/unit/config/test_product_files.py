@@ -14,7 +14,7 @@ from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.products.product import BUILT_IN
 from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.plan import plan
-from tests.support.strategies import batch_of
+from tests.support.events.strategies import batch_of
 
 DOORS = """
 summary: the doors of the house

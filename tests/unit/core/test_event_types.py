@@ -17,7 +17,7 @@ from siemrelay.core.event_types import (
     normal_key,
     separate_words,
 )
-from tests.support.products import CATALOGUE
+from tests.support.events.products import CATALOGUE
 
 ALM = """
 Account Owner Changed · Account Provisioned · Account Requires Renewal · Account Secret ID changed

@@ -16,7 +16,7 @@ from siemrelay.decoders.auditd.records import socket_address
 from siemrelay.products.product import BUILT_IN
 from siemrelay.wire.framing.audit_events import AuditSplitter
 from siemrelay.wire.framing.contract import Rest
-from tests.support.strategies import batch_of
+from tests.support.events.strategies import batch_of
 
 LOG = (Path(__file__).parents[2] / "corpus" / "audit.log").read_bytes()
 EVERYTHING = frozenset({*FIELDS, "attributes"})

@@ -23,11 +23,11 @@ from siemrelay.core.event_types import UNPARSED, UNTYPED, Catalogue, EventType
 from siemrelay.decoders.json.decoder import JsonDecoder
 from siemrelay.decoders.normalise import Kinds, outcome_of, severity_of
 from siemrelay.decoders.times import time_of
-from tests.support import strategies
-from tests.support.decoded import assert_promises
+from tests.support.events import strategies
+from tests.support.events.decoded import assert_promises
+from tests.support.events.products import CATALOGUE
+from tests.support.events.strategies import HOSTILE, SPELLINGS, texts, written
 from tests.support.memory import kept_bytes
-from tests.support.products import CATALOGUE
-from tests.support.strategies import HOSTILE, SPELLINGS, texts, written
 
 EVERYTHING = frozenset({*FIELDS, "attributes"})
 RECEIVED_S = 1_709_300_000.25

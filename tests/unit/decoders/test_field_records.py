@@ -15,7 +15,7 @@ from siemrelay.core.extras import REGEX
 from siemrelay.core.patterns import LinearPattern
 from siemrelay.decoders.regex import RegexOptions
 from siemrelay.products.product import BUILT_IN
-from tests.support.strategies import batch_of
+from tests.support.events.strategies import batch_of
 
 EVERYTHING = frozenset({*FIELDS, "attributes"})
 

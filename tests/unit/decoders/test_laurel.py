@@ -15,7 +15,7 @@ from siemrelay.core.lines import records_of
 from siemrelay.products.product import BUILT_IN
 from siemrelay.wire.framing.audit_events import AuditSplitter
 from siemrelay.wire.framing.contract import Rest
-from tests.support.strategies import batch_of
+from tests.support.events.strategies import batch_of
 
 CORPUS = Path(__file__).parents[2] / "corpus"
 WRITTEN = (CORPUS / "laurel.json").read_bytes().splitlines()

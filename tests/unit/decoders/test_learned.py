@@ -13,9 +13,9 @@ from msgspec import Raw
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, attributes_of, field_getter
 from siemrelay.decoders.json.decoder import JsonDecoder
 from siemrelay.decoders.json.learned import REFUSALS, Learner, learn
+from tests.support.events.products import CATALOGUE, GENERIC
+from tests.support.events.strategies import SPELLINGS, alike, batch_of, written
 from tests.support.examples import examples
-from tests.support.products import CATALOGUE, GENERIC
-from tests.support.strategies import SPELLINGS, alike, batch_of, written
 
 EVERYTHING = frozenset({*FIELDS, "attributes"})
 WANTED = [

@@ -11,7 +11,7 @@ import pytest
 from siemrelay import registry
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, attributes_of, field_getter
 from siemrelay.core.event_types import UNTYPED
-from tests.support.products import CATALOGUE, GENERIC
+from tests.support.events.products import CATALOGUE, GENERIC
 
 HEADER = "<14>Nov 19 07:00:02 pa "
 RECEIVED_S = datetime(2026, 11, 19, 7, 0, 5, tzinfo=UTC).timestamp()

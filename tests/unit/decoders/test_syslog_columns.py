@@ -17,10 +17,10 @@ from siemrelay.decoders.json.lookup import FieldLookup
 from siemrelay.decoders.syslog.columns import HeaderReader
 from siemrelay.decoders.syslog.decoder import SyslogDecoder
 from siemrelay.decoders.syslog.header import SyslogHeader, header_of
+from tests.support.events.products import CATALOGUE, GENERIC
+from tests.support.events.strategies import SPELLINGS, alike, batch_of, written
 from tests.support.examples import examples
 from tests.support.memory import kept_bytes
-from tests.support.products import CATALOGUE, GENERIC
-from tests.support.strategies import SPELLINGS, alike, batch_of, written
 from tests.unit.decoders.test_learned import EVERYTHING, shown
 
 RECEIVED = datetime(2026, 1, 15, 12, 0, 0, 250_000, tzinfo=UTC)

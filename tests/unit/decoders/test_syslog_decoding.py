@@ -19,7 +19,7 @@ from siemrelay.core.event_types import UNPARSED, UNTYPED
 from siemrelay.decoders.syslog.decoder import SyslogDecoderOptions
 from siemrelay.decoders.syslog.host import payload_with_host, with_host
 from siemrelay.products.product import BUILT_IN
-from tests.support.products import CATALOGUE, GENERIC
+from tests.support.events.products import CATALOGUE, GENERIC
 
 RECEIVED = datetime(2026, 1, 15, 12, 0, 0, tzinfo=UTC).timestamp()
 EVERYTHING = frozenset({*FIELDS, "attributes"})

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from siemrelay import registry
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, attributes_of, field_getter
 from siemrelay.decoders.key_value import whole_pairs
+from tests.support.events.products import CATALOGUE, GENERIC
+from tests.support.events.strategies import texts
 from tests.support.examples import examples
-from tests.support.products import CATALOGUE, GENERIC
-from tests.support.strategies import texts
 
 RECEIVED = datetime(2026, 1, 15, 12, 0, 0, tzinfo=UTC)
 RECEIVED_S = RECEIVED.timestamp()

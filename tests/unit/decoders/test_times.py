@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from siemrelay import registry
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, attributes_of
 from siemrelay.decoders.times import MONTHS, time_by_pattern, time_of, written_time
-from tests.support.products import CATALOGUE, GENERIC
+from tests.support.events.products import CATALOGUE, GENERIC
 
 RECEIVED = datetime(2026, 11, 28, 12, 0, 0, tzinfo=UTC)
 BERLIN = timezone(timedelta(hours=1))

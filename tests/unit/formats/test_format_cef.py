@@ -17,10 +17,10 @@ from siemrelay.core.event import Actor, AuditEvent, Target, field_getter
 from siemrelay.core.times import epoch_ms
 from siemrelay.formats.cef import Cef, CefOptions
 from siemrelay.formats.writing.text import CONTROL_PICTURES, text_of
+from tests.support.events.formats import PLAIN, alone, carried
+from tests.support.events.readers import parse_cef
+from tests.support.events.strategies import EVENTS, selection_of
 from tests.support.examples import examples
-from tests.support.formats import PLAIN, alone, carried
-from tests.support.readers import parse_cef
-from tests.support.strategies import EVENTS, selection_of
 
 
 def expected_extension(event: AuditEvent) -> dict[str, str]:

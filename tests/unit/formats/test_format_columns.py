@@ -20,8 +20,8 @@ from siemrelay.formats.writing.epoch import EpochMs
 from siemrelay.formats.writing.json_text import json_escape, message_of
 from siemrelay.formats.writing.structured_data import param_value
 from siemrelay.formats.writing.text import visible
+from tests.support.events.strategies import ADDRESSES, ATTRIBUTES, TIMES, selection_of, texts
 from tests.support.memory import kept_bytes
-from tests.support.strategies import ADDRESSES, ATTRIBUTES, TIMES, selection_of, texts
 
 COLUMNS = st.lists(st.none() | texts() | st.sampled_from(["`", "a`b", "``"]), max_size=6)
 

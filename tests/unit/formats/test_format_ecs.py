@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from siemrelay.core.event import Actor, AuditEvent, Selection, Target, attributes_of
 from siemrelay.core.event_types import UNPARSED
 from siemrelay.formats.ecs.document import Ecs, EcsOptions
+from tests.support.events.products import CATALOGUE
+from tests.support.events.strategies import EVENTS, selection_of
 from tests.support.examples import examples
-from tests.support.products import CATALOGUE
-from tests.support.strategies import EVENTS, selection_of
 
 PLAIN = AuditEvent(
     id="e1", time="2024-03-01T08:00:00.123Z", type="Account Provisioned", category="account",

@@ -16,9 +16,9 @@ from hypothesis import given
 from siemrelay.core.event import Actor, AuditEvent, Target, attributes_of
 from siemrelay.core.times import epoch_ms
 from siemrelay.formats.gelf import Gelf, GelfOptions
+from tests.support.events.readers import parse_gelf
+from tests.support.events.strategies import EVENTS, selection_of
 from tests.support.examples import examples
-from tests.support.readers import parse_gelf
-from tests.support.strategies import EVENTS, selection_of
 
 PLAIN = AuditEvent(
     id="e1", time="2024-03-01T08:00:00.123Z", type="Account Provisioned", category="account",

@@ -14,9 +14,9 @@ from siemrelay.core.event import AuditEvent, DecodedBatch, Selection, attributes
 from siemrelay.core.times import rfc3339
 from siemrelay.formats.json import Json, JsonOptions
 from siemrelay.formats.raw import Raw
+from tests.support.events.formats import PLAIN, alone, carried
+from tests.support.events.strategies import EVENTS, RECORDS, batch_of, selection_of
 from tests.support.examples import examples
-from tests.support.formats import PLAIN, alone, carried
-from tests.support.strategies import EVENTS, RECORDS, batch_of, selection_of
 
 
 def nested(event: AuditEvent) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from siemrelay.core.event import Actor, AuditEvent, Target
 from siemrelay.formats.json import Json, JsonOptions
+from tests.support.events.strategies import EVENTS, selection_of
 from tests.support.examples import examples
-from tests.support.strategies import EVENTS, selection_of
 
 PLAIN = AuditEvent(
     id="e1", time="2024-03-01T08:00:00.123Z", type="Account Provisioned", category="account",

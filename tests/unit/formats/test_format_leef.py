@@ -20,9 +20,9 @@ from pydantic import ValidationError
 from siemrelay.core.event import Actor, AuditEvent, Target, field_getter
 from siemrelay.formats.leef import Leef, Leef1Options, LeefOptions
 from siemrelay.formats.writing.text import CONTROL_PICTURES, text_of
+from tests.support.events.readers import parse_leef
+from tests.support.events.strategies import EVENTS, selection_of
 from tests.support.examples import examples
-from tests.support.readers import parse_leef
-from tests.support.strategies import EVENTS, selection_of
 
 DELIMITERS = ["\t", "^", "\x01", "~", "#"]
 PLAIN = AuditEvent(

@@ -28,9 +28,9 @@ from siemrelay.core.event import (
 from siemrelay.core.times import epoch_ms
 from siemrelay.formats.ocsf.classes import VERSION
 from siemrelay.formats.ocsf.event import Ocsf, OcsfOptions
+from tests.support.events.products import CATALOGUE
+from tests.support.events.strategies import EVENTS, selection_of
 from tests.support.examples import examples
-from tests.support.products import CATALOGUE
-from tests.support.strategies import EVENTS, selection_of
 
 CATEGORIES = sorted({known.category for known in CATALOGUE.types})
 VERSIONS = [VERSION, "1.8.0"]

@@ -19,10 +19,10 @@ from siemrelay.formats.syslog_header import FACILITIES
 from siemrelay.formats.writing.attributes import unique_names
 from siemrelay.proof.leaf import leaf_of
 from siemrelay.registry import FORMATS
+from tests.support.events.formats import HOST, PLAIN, alone, carried, made
+from tests.support.events.readers import parse_rfc5424, unescaped
+from tests.support.events.strategies import EVENTS, selection_of
 from tests.support.examples import examples
-from tests.support.formats import HOST, PLAIN, alone, carried, made
-from tests.support.readers import parse_rfc5424, unescaped
-from tests.support.strategies import EVENTS, selection_of
 
 with warnings.catch_warnings():
     # What it parses with is older than the Python that warns of it.

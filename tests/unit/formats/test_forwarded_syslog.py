@@ -21,9 +21,9 @@ from siemrelay.formats.writing.text import CONTROL_PICTURES
 from siemrelay.pipeline.formatting.formatter import Formatter
 from siemrelay.pipeline.formatting.messages import InternalError
 from siemrelay.relay.assembly import Assembly
+from tests.support.events.formats import messages_for
+from tests.support.events.hostile import FORGERIES
 from tests.support.examples import examples
-from tests.support.formats import messages_for
-from tests.support.hostile import FORGERIES
 
 USUAL = b'<38>1 2026-01-15T11:59:00.123Z box sshd 17 LOGIN [a@1 user="ada"] a [text] with "words"'
 CONFIG: Final = """

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siemrelay.formats.writing.text import cut_utf8, one_line_each
-from tests.support.formats import carried
-from tests.support.strategies import SPECIAL, texts
+from tests.support.events.formats import carried
+from tests.support.events.strategies import SPECIAL, texts
 
 
 @given(messages=st.lists(texts().map(lambda t: t.encode("utf-8", "replace")), max_size=20))

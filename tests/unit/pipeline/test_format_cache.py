@@ -23,8 +23,8 @@ from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
 from siemrelay.pipeline.formatting.messages import SinkMessages
 from siemrelay.pipeline.shared_batch import OVERDUE_S
 from siemrelay.pipeline.workers.pool import PendingBatch
-from tests.support.formats import messages_for
-from tests.support.products import CATALOGUE
+from tests.support.events.formats import messages_for
+from tests.support.events.products import CATALOGUE
 
 # With its line feed, what all sinks format in one turn of the loop.
 HALF_MIB = (512 << 10) - 1

@@ -38,8 +38,8 @@ from siemrelay.proof.stream import (
 )
 from siemrelay.sinks.contract import Refusal
 from siemrelay.telemetry.stats import SinkCounts, SinkStats
-from tests.support.formats import made
-from tests.support.products import CATALOGUE
+from tests.support.events.formats import made
+from tests.support.events.products import CATALOGUE
 
 
 class Rig:

@@ -16,7 +16,7 @@ from siemrelay.relay.assembly import Assembly
 from siemrelay.sources.contract import Position, Records
 from tests.conftest import MakeDaemon
 from tests.support.daemon import append, event, ids, tcp, until
-from tests.support.receivers import TcpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 
 KEPT, NOISE = "Account Provisioned", "User Logged In"
 

@@ -18,9 +18,9 @@ from siemrelay.proof.seal import find_seal, note_of
 from siemrelay.proof.stream import PendingSeal
 from siemrelay.proof.timestamps import TimestampRequest, check, read_authorities
 from siemrelay.telemetry.stats import SinkStats
-from tests.support.http_receiver import Answer, HttpReceiver, Request, binary
-from tests.support.sealed import SealedStream
-from tests.support.timestamp_authority import TimestampAuthority
+from tests.support.programs.timestamp_authority import TimestampAuthority
+from tests.support.receivers.http import Answer, HttpReceiver, Request, binary
+from tests.support.seals.stream import SealedStream
 
 STREAM = "abcdefgh22"
 

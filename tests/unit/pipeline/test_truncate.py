@@ -20,10 +20,10 @@ from siemrelay.pipeline.formatting.truncate import MARK, truncated
 from siemrelay.proof.leaf import leaf_of
 from siemrelay.registry import FORMATS, build_format
 from siemrelay.sinks.contract import BatchLimits
+from tests.support.events.formats import messages_for
+from tests.support.events.products import CATALOGUE
+from tests.support.events.strategies import EVENTS, batch_of, selection_of
 from tests.support.examples import examples
-from tests.support.formats import messages_for
-from tests.support.products import CATALOGUE
-from tests.support.strategies import EVENTS, batch_of, selection_of
 
 EVERY: list[tuple[str, Any]] = [
     (name, header)

@@ -20,7 +20,7 @@ from siemrelay.relay.assembly import Assembly
 from siemrelay.wire.forms import form_value
 from siemrelay.wire.http_bodies import BodyKind, finish, read_records
 from siemrelay.wire.items import ItemSplitter
-from tests.support.strategies import batch_of
+from tests.support.events.strategies import batch_of
 
 FOLDER = Path(__file__).parent / "records"
 WITHOUT_RECORDS = {"alm", "lightrun", "journal"}

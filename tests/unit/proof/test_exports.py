@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from siemrelay.proof.exports.parts import parts
 from siemrelay.proof.verification import Verification
-from tests.support.sealed import SIGNER, read_into, sealed
+from tests.support.seals.stream import SIGNER, read_into, sealed
 
 
 def splunk_csv(lines: list[bytes]) -> bytes:

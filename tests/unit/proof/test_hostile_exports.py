@@ -20,7 +20,7 @@ from siemrelay.proof.exports.lines import LineFinder, TooLarge
 from siemrelay.proof.exports.parts import parts
 from siemrelay.proof.report import Report
 from siemrelay.proof.verification import Verification
-from tests.support.sealed import SIGNER, SealedStream, read_into, sealed
+from tests.support.seals.stream import SIGNER, SealedStream, read_into, sealed
 
 MIB = 1 << 20
 WHOLE = b"\n".join(sealed().lines) + b"\n"

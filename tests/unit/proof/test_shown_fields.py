@@ -13,7 +13,7 @@ from siemrelay.proof.exports.shown_fields import compared
 from siemrelay.proof.note import Signer
 from siemrelay.proof.report import Report
 from siemrelay.proof.verification import Verification
-from tests.support.sealed import SIGNER, SealedStream, read_into, sealed
+from tests.support.seals.stream import SIGNER, SealedStream, read_into, sealed
 
 
 def verified(stream: SealedStream, export: bytes, added: tuple[str, ...] = ()) -> Report:

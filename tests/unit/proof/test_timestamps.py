@@ -21,8 +21,8 @@ from siemrelay.proof.timestamps import (
     read_authorities,
 )
 from siemrelay.proof.verification import Verification
-from tests.support.sealed import SIGNER, START, SealedStream, read_into
-from tests.support.timestamp_authority import TimestampAuthority
+from tests.support.programs.timestamp_authority import TimestampAuthority
+from tests.support.seals.stream import SIGNER, START, SealedStream, read_into
 
 NOTE = b"relay.example/splunk/abcdefgh22\n11\nroot\n"
 

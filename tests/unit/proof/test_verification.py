@@ -15,7 +15,7 @@ from siemrelay.proof.merkle import Tree
 from siemrelay.proof.note import Signer
 from siemrelay.proof.report import Report
 from siemrelay.proof.verification import Verification
-from tests.support.sealed import SIGNER, SealedStream, read_into, sealed
+from tests.support.seals.stream import SIGNER, SealedStream, read_into, sealed
 
 Lines = list[bytes]
 

@@ -12,7 +12,7 @@ import trio
 from siemrelay.core.errors import SinkWaits
 from siemrelay.sinks.stream.udp import MAX_DATAGRAM_BYTES, DatagramPacer, UdpOptions, UdpSink
 from tests.support.daemon import until
-from tests.support.rsyslogd import Rsyslogd
+from tests.support.programs.rsyslogd import Rsyslogd
 from tests.support.servers import free_port
 
 

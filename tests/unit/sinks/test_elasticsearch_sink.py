@@ -22,8 +22,8 @@ from siemrelay.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSin
 from siemrelay.wire.elasticsearch import NotABulkResponse, failed_items, read_error
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
-from tests.support.elasticsearch_receiver import Elasticsearch
-from tests.support.http_receiver import Answer
+from tests.support.receivers.elasticsearch import Elasticsearch
+from tests.support.receivers.http import Answer
 from tests.support.sessions import fault
 
 KEY = "ApiKey dmVyeTpzZWNyZXQ="

@@ -20,8 +20,8 @@ from siemrelay.sinks.stream.servers import addresses
 from siemrelay.sinks.stream.tcp import TcpOptions, TcpSink, TlsStreamOptions
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
-from tests.support.receivers import TcpReceiver
-from tests.support.relp_receiver import RelpReceiver
+from tests.support.receivers.relp import RelpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 from tests.support.servers import free_port
 from tests.unit.sinks.test_tls_sink import Files, over_tls, serving
 

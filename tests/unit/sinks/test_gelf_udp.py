@@ -21,9 +21,9 @@ from siemrelay.core.event import Batch
 from siemrelay.pipeline.batching import BatchMaker
 from siemrelay.relay.assembly import Assembly
 from siemrelay.wire.gelf import HEADER_BYTES, MAX_CHUNKS, GelfDatagrams, largest_message
-from tests.support.formats import messages_for
-from tests.support.readers import parse_gelf
-from tests.support.strategies import CUT_MESSAGES
+from tests.support.events.formats import messages_for
+from tests.support.events.readers import parse_gelf
+from tests.support.events.strategies import CUT_MESSAGES
 
 NOISE = random.Random(1)
 

@@ -27,7 +27,7 @@ from siemrelay.sinks.http.sink import HttpSink, HttpSinkOptions
 from siemrelay.sinks.http.trace import RequestTrace
 from siemrelay.wire.rate_limits import retry_after_s
 from tests.support.certificates import server_context
-from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request
+from tests.support.receivers.http import TAKEN, Answer, HttpReceiver, Request
 from tests.support.servers import free_port
 from tests.support.sessions import fault
 

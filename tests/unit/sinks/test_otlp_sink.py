@@ -20,8 +20,8 @@ from siemrelay.sinks.otlp import OtlpOptions, OtlpSink
 from siemrelay.wire.otlp import NotAnExportResponse, read_partial_success
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
-from tests.support.http_receiver import Answer
-from tests.support.otlp_receiver import OtlpReceiver, plain, said, value_of
+from tests.support.receivers.http import Answer
+from tests.support.receivers.otlp import OtlpReceiver, plain, said, value_of
 from tests.support.sessions import fault
 
 EVENT = AuditEvent(

@@ -17,8 +17,8 @@ from siemrelay.sinks.contract import Refusal
 from siemrelay.sinks.stream.relp import RelpOptions, RelpSink
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
-from tests.support.relp_receiver import RelpReceiver
-from tests.support.rsyslogd import Rsyslogd
+from tests.support.programs.rsyslogd import Rsyslogd
+from tests.support.receivers.relp import RelpReceiver
 from tests.support.sessions import deliver, fault
 from tests.unit.sinks.test_tls_sink import Files, over_tls, serving
 

@@ -25,8 +25,8 @@ from siemrelay.registry import PROTOCOLS
 from siemrelay.sinks.sentinel import SentinelOptions, SentinelSink
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
-from tests.support.http_receiver import Answer
-from tests.support.sentinel_receiver import (
+from tests.support.receivers.http import Answer
+from tests.support.receivers.sentinel import (
     CLIENT,
     RULE,
     SECRET,

@@ -31,10 +31,10 @@ from siemrelay.sinks.splunk_hec.sink import SplunkHecSink
 from siemrelay.wire import hec_client as hec
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
-from tests.support.http_receiver import Answer, HttpReceiver, Request
+from tests.support.events.strategies import selection_of, texts
+from tests.support.receivers.http import Answer, HttpReceiver, Request
+from tests.support.receivers.splunk import TOKEN, SplunkReceiver, check_event, read_event, said
 from tests.support.sessions import fault
-from tests.support.splunk_receiver import TOKEN, SplunkReceiver, check_event, read_event, said
-from tests.support.strategies import selection_of, texts
 
 AUTHORIZATION = f"Splunk {TOKEN}"
 

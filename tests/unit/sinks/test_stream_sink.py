@@ -18,7 +18,7 @@ from siemrelay.sinks.stream import session as stream_session
 from siemrelay.sinks.stream import tcp
 from siemrelay.sinks.stream.session import StreamSession
 from siemrelay.sinks.stream.tcp import TcpOptions, TcpSink
-from tests.support.receivers import LINGER_RESET
+from tests.support.receivers.sockets import LINGER_RESET
 from tests.support.servers import free_port
 from tests.support.sessions import long_probation
 

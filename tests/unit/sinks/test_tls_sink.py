@@ -25,7 +25,7 @@ from siemrelay.sinks.stream import tcp as stream
 from siemrelay.sinks.stream.tcp import TcpOptions, TcpSink, TlsStreamOptions
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
-from tests.support.rsyslogd import Rsyslogd
+from tests.support.programs.rsyslogd import Rsyslogd
 from tests.support.servers import free_port, program
 from tests.support.sessions import deliver, fault
 

@@ -20,7 +20,7 @@ from siemrelay.sinks.stream.unix import (
 )
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, until
-from tests.support.rsyslogd import Rsyslogd
+from tests.support.programs.rsyslogd import Rsyslogd
 
 
 @pytest.fixture

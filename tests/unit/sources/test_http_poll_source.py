@@ -18,11 +18,11 @@ from siemrelay.wire.pagination import NotAPage, next_page, page_items, value_at
 from siemrelay.wire.request_templates import Request, with_parameter
 from tests.conftest import MakeDaemon
 from tests.support.daemon import event, ids, tcp, until
-from tests.support.file_source_rig import CollectingIntake
-from tests.support.http_receiver import Answer, HttpReceiver
-from tests.support.http_receiver import Request as ReceivedRequest
-from tests.support.polled_api import Answered, Api
-from tests.support.receivers import TcpReceiver
+from tests.support.polled.api import Answered, Api
+from tests.support.receivers.http import Answer, HttpReceiver
+from tests.support.receivers.http import Request as ReceivedRequest
+from tests.support.receivers.sockets import TcpReceiver
+from tests.support.rotation.file_source_rig import CollectingIntake
 
 
 async def poll(intake: CollectingIntake, url: str, **options: Any) -> None:

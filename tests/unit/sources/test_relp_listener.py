@@ -16,7 +16,7 @@ from siemrelay.wire.relp import Frame, RelpClient, RelpServer, answers
 from tests.conftest import MakeDaemon
 from tests.support.daemon import until
 from tests.support.listening import forwarded
-from tests.support.rsyslogd import sending
+from tests.support.programs.rsyslogd import sending
 from tests.support.servers import free_port, missing
 
 MIB = 1 << 20

@@ -20,7 +20,7 @@ from siemrelay.registry import build_source
 from siemrelay.sources.http_poll.client import PollFailed
 from siemrelay.sources.queues.window import QueueFailed
 from tests.support.certificates import server_context
-from tests.support.file_source_rig import CollectingIntake
+from tests.support.rotation.file_source_rig import CollectingIntake
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "redis": {"url": "rediss://localhost:PORT/0", "stream": "audit"},

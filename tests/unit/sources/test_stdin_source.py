@@ -21,7 +21,7 @@ from siemrelay.sources.framing import RecordStream, text_framing
 from siemrelay.sources.stdin import StdinOptions
 from siemrelay.wire.framing.contract import MAX_WHOLE_BYTES
 from tests.support.daemon import PATIENCE_S, event, ids, tcp
-from tests.support.receivers import TcpReceiver
+from tests.support.receivers.sockets import TcpReceiver
 
 
 def lines_of(records: list[Records]) -> list[bytes]:

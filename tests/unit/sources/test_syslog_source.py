@@ -22,7 +22,7 @@ from siemrelay.sources.syslog.options import SyslogOptions
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, until
 from tests.support.listening import forwarded, port_of, relay
-from tests.support.rsyslogd import sending
+from tests.support.programs.rsyslogd import sending
 from tests.support.servers import program
 
 ANY = "tcp://127.0.0.1:0"

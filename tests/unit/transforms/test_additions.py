@@ -14,8 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 from siemrelay.core.event import AuditEvent, attributes_of, field_getter
 from siemrelay.registry import FORMATS, build_format, carrying
 from siemrelay.transforms.additions import Add, Additions
-from tests.support.formats import HOST, PLAIN
-from tests.support.strategies import EVENTS, selection_of
+from tests.support.events.formats import HOST, PLAIN
+from tests.support.events.strategies import EVENTS, selection_of
 
 READ = TypeAdapter(Add).validate_python
 

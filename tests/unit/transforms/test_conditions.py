@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from siemrelay.core.event import Actor, AuditEvent, Target
 from siemrelay.transforms.conditions import Conditions, Where
-from tests.support.strategies import EVENTS
+from tests.support.events.strategies import EVENTS
 
 READ = TypeAdapter(Where).validate_python
 

@@ -29,9 +29,9 @@ from siemrelay.transforms.redaction.options import Redact, key_id
 from siemrelay.transforms.redaction.records import replace_texts, replace_values
 from siemrelay.transforms.redaction.rules import Pseudonyms
 from siemrelay.transforms.transform import EventTransform, TransformOptions, transform_of
-from tests.support.formats import HOST, PLAIN
+from tests.support.events.formats import HOST, PLAIN
+from tests.support.events.strategies import EVENTS, HOSTILE, selection_of
 from tests.support.growth import grows_with_its_input
-from tests.support.strategies import EVENTS, HOSTILE, selection_of
 from tests.unit.config.test_example_files import environment
 
 KEY = "k" * 16

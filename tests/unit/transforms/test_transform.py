@@ -19,7 +19,7 @@ from siemrelay.relay.assembly import Assembly
 from siemrelay.sources.contract import Records
 from siemrelay.transforms.additions import Additions
 from siemrelay.transforms.redaction.events import EventRedactor
-from tests.support.strategies import HOSTILE
+from tests.support.events.strategies import HOSTILE
 
 CONFIG = """\
 sources:

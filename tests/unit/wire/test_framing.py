@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from siemrelay.core.event import Actor, AuditEvent, Target
 from siemrelay.registry import FORMATS, PROTOCOLS, build_format
 from siemrelay.wire.stream_framing import FRAMERS
+from tests.support.events.strategies import EVENTS, selection_of, texts
 from tests.support.examples import examples
-from tests.support.strategies import EVENTS, selection_of, texts
 
 
 def by_line_feed(stream: bytes) -> list[bytes]:

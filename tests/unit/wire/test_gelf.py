@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from siemrelay.wire.gelf import FIRST_BYTES, GelfDatagrams, GelfReader
-from tests.support.strategies import CUT_MESSAGES
+from tests.support.events.strategies import CUT_MESSAGES
 
 NOISE = random.Random(1)
 

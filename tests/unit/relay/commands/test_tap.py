@@ -16,7 +16,7 @@ from siemrelay.registry import DECODERS
 from siemrelay.relay.commands.tap import Tap
 from siemrelay.relay.control import ControlLine, TapLine
 from siemrelay.telemetry.log import Redactor
-from tests.support.products import CATALOGUE, GENERIC
+from tests.support.events.products import CATALOGUE, GENERIC
 
 
 async def records(wanted: Set[int]) -> Mapping[int, Batch]:

@@ -12,7 +12,7 @@ import pytest
 import structlog
 import zstandard
 
-from tests.support.file_source_rig import CollectingIntake, append, drained, running
+from tests.support.rotation.file_source_rig import CollectingIntake, append, drained, running
 
 LINES = [b'{"n":%d}' % n for n in range(20_000)]
 TEXT = b"".join(line + b"\n" for line in LINES)

@@ -19,7 +19,7 @@ from siemrelay.wire.framing.contract import Framing, Rest
 from siemrelay.wire.framing.csv_rows import CsvFraming, Dialect
 from siemrelay.wire.framing.json_documents import JsonFraming
 from tests.support.examples import examples
-from tests.support.file_source_rig import CollectingIntake, append, drained, running
+from tests.support.rotation.file_source_rig import CollectingIntake, append, drained, running
 
 MIB = 1 << 20
 INDENTED: dict[str, Any] = {"multiline": {"indented": True, "flush_after": "200ms"}}

@@ -10,7 +10,7 @@ import pytest
 
 from siemrelay.sources.file.disk import Disk
 from siemrelay.sources.file.links import FollowLinks, LinkRefused
-from tests.support.file_source_rig import CollectingIntake, drained
+from tests.support.rotation.file_source_rig import CollectingIntake, drained
 
 _NOBODY = 65534
 _as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

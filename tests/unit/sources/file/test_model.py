@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siemrelay.sources.file.schedule import pause_after_full_survey
-from tests.support.simulated_disk import DIRECTORY
-from tests.support.simulated_rotation import LOG, Relay, Step, World, check, play
+from tests.support.rotation.simulated_disk import DIRECTORY
+from tests.support.rotation.simulated_rotation import LOG, Relay, Step, World, check, play
 
 # The same histories each time; so many other ones for each law with `SIEMRELAY_EXAMPLES=10000`.
 EXAMPLES = os.environ.get("SIEMRELAY_EXAMPLES")

@@ -12,7 +12,7 @@ from itertools import count, islice, takewhile
 
 import pytest
 
-from tests.support.simulated_rotation import LOG, Relay, Step, World, check
+from tests.support.rotation.simulated_rotation import LOG, Relay, Step, World, check
 
 WRITE = Step("write", count=2)
 # Longer than any of the source's waits for a copy or a compressed file.

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.file_source_rig import PATIENCE_S, CollectingIntake, append, source
+from tests.support.rotation.file_source_rig import PATIENCE_S, CollectingIntake, append, source
 
 
 class Writer:

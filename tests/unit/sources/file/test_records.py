@@ -17,7 +17,7 @@ from siemrelay.sources.file.fingerprint import Progress
 from siemrelay.sources.file.reader import FollowedFile
 from siemrelay.wire.compression import COMPRESSIONS
 from siemrelay.wire.framing.lines import LineFraming
-from tests.support.file_source_rig import CollectingIntake, append, drained, running
+from tests.support.rotation.file_source_rig import CollectingIntake, append, drained, running
 
 HOLE = bytes(4096)
 MIB = 1 << 20

@@ -21,7 +21,13 @@ from pydantic import ValidationError
 from siemrelay.sources.contract import Records
 from siemrelay.sources.file.disk import Disk, OpenFile
 from siemrelay.sources.file.options import FileOptions
-from tests.support.file_source_rig import CollectingIntake, append, drained, running, source
+from tests.support.rotation.file_source_rig import (
+    CollectingIntake,
+    append,
+    drained,
+    running,
+    source,
+)
 
 MIB = 1 << 20
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.support.receivers import Receiver
+from tests.support.receivers.sockets import Receiver
 from tests.support.servers import free_port
 
 

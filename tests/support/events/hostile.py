@@ -11,8 +11,8 @@ from siemrelay.core.event import FIELDS, AuditEvent
 from siemrelay.core.forgiving_json import forgiving_json
 from siemrelay.registry import DECODERS
 from tests.support.daemon import event
-from tests.support.products import CATALOGUE, GENERIC
-from tests.support.strategies import batch_of
+from tests.support.events.products import CATALOGUE, GENERIC
+from tests.support.events.strategies import batch_of
 
 NAMES = [
     *FIELDS, *(field.replace(".", "_") for field in FIELDS), "attributes", "attributes.outcome",

@@ -10,7 +10,7 @@ import re
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.support.http_receiver import Answer, HttpReceiver, Request
+from tests.support.receivers.http import Answer, HttpReceiver, Request
 
 TENANT = "72f988bf-86f1-41af-91ab-2d7cd011db47"
 CLIENT, SECRET = "11111111-2222-3333-4444-555555555555", "x~very.secret-value"

@@ -10,7 +10,7 @@ from siemrelay.formats.writing.text import CONTROL_PICTURES
 from siemrelay.pipeline.formatting.formatter import Formatter, replaced_of
 from siemrelay.pipeline.formatting.messages import InternalError, SinkMessages, messages_of
 from siemrelay.registry import FORMATS, build_format
-from tests.support.strategies import selection_of
+from tests.support.events.strategies import selection_of
 
 HOST = "relay.example.com"
 PLAIN = AuditEvent(

@@ -23,7 +23,7 @@ from siemrelay.sources.file.tracker import Tracker
 from siemrelay.sources.file.warnings import UnreadableFiles
 from siemrelay.wire.framing.contract import Chunk
 from siemrelay.wire.framing.lines import LineFraming
-from tests.support.simulated_disk import DIRECTORY, Inode, SimulatedDisk, SimulatedWatcher
+from tests.support.rotation.simulated_disk import DIRECTORY, Inode, SimulatedDisk, SimulatedWatcher
 
 LOG: Final = f"{DIRECTORY}/audit.log"
 # Beyond every wait of the source: seconds until it has come to rest, once nothing is written.

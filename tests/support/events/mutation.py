@@ -7,7 +7,7 @@ from ast import literal_eval
 from collections.abc import Sequence
 from pathlib import Path
 
-CORPUS = Path(__file__).parents[1] / "corpus"
+CORPUS = Path(__file__).parents[2] / "corpus"
 
 
 def corpus(name: str) -> list[bytes]:

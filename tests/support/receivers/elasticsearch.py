@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.support.http_receiver import Answer, HttpReceiver, Request
+from tests.support.receivers.http import Answer, HttpReceiver, Request
 
 KNOWN_PARAMETERS = {"filter_path", "pipeline", "refresh", "timeout", "wait_for_active_shards"}
 MOST_ID_BYTES = 512

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection, Target
 from siemrelay.decoders.fields import Spellings
 from siemrelay.products.product import BUILT_IN
-from tests.support.products import GENERIC
+from tests.support.events.products import GENERIC
 
 SPECIAL = "|=\\\"'[](){}<>,;: \0\a\b\t\n\v\f\r\x1b\x7f\x85\u00a0\u2028\u2029\ufeffé渡😀"
 

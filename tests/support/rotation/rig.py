@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Literal, Self
 
 from tests.support.daemon import Daemon, until
-from tests.support.imfile import Imfile
-from tests.support.numbered_logs import Contents, Line, Output, Writer, in_files, runs
+from tests.support.programs.imfile import Imfile
+from tests.support.rotation.numbered_logs import Contents, Line, Output, Writer, in_files, runs
 
 # What happens to the relay while logs are rotated: it runs; it is stopped for several rotations, or
 # frozen (SIGSTOP); or it is ended again and again, by SIGTERM or by SIGKILL.

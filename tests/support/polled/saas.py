@@ -1,6 +1,6 @@
 """Stand-ins for the audit APIs of Slack, 1Password, Auth0 and others, on loopback.
 
-As strict as those of `polled_products`: what the documentation does not name is refused.
+As strict as those of `polled.products`: what the documentation does not name is refused.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from siemrelay.core.times import rfc3339
-from tests.support.polled_api import Answered
-from tests.support.polled_products import (
+from tests.support.polled.api import Answered
+from tests.support.polled.products import (
     Headers,
     Query,
     SecretApi,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import loguru
 
-from tests.support.numbered_logs import Writer
+from tests.support.rotation.numbered_logs import Writer
 from tests.support.servers import program
 
 # Many rotations in a short test. All programs keep so many files that none is deleted while the

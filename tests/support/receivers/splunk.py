@@ -15,7 +15,7 @@ from collections.abc import Callable, Set
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from tests.support.http_receiver import Answer, HttpReceiver, Request
+from tests.support.receivers.http import Answer, HttpReceiver, Request
 
 TOKEN: Final = "0a1b2c3d-4e5f-6789-abcd-ef0123456789"
 

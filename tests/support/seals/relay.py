@@ -11,7 +11,7 @@ from typing import Any
 from tests.conftest import MakeDaemon
 from tests.support import launcher
 from tests.support.daemon import Daemon, append, event, until
-from tests.support.sealed import SIGNER
+from tests.support.seals.stream import SIGNER
 
 SEAL = {"seal": {"every": "1s"}}
 

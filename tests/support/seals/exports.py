@@ -24,13 +24,13 @@ from siemrelay.cli.proof.verify import verify
 from siemrelay.core.times import rfc3339
 from tests.support import launcher
 from tests.support.daemon import Daemon, append, event, tcp, until
-from tests.support.elasticsearch_receiver import Elasticsearch
-from tests.support.hostile import forged_events
-from tests.support.otlp_receiver import OtlpReceiver
-from tests.support.receivers import TcpReceiver
-from tests.support.rsyslogd import FilingRsyslogd
-from tests.support.splunk_receiver import TOKEN, SplunkReceiver
-from tests.support.syslog_ng import FilingSyslogNg
+from tests.support.events.hostile import forged_events
+from tests.support.programs.rsyslogd import FilingRsyslogd
+from tests.support.programs.syslog_ng import FilingSyslogNg
+from tests.support.receivers.elasticsearch import Elasticsearch
+from tests.support.receivers.otlp import OtlpReceiver
+from tests.support.receivers.sockets import TcpReceiver
+from tests.support.receivers.splunk import TOKEN, SplunkReceiver
 
 ROUNDS, EVENTS = 3, 20
 

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509 import Certificate
 
 from siemrelay.core.times import epoch_ms, rfc3339
-from tests.support.polled_api import Answered, Served
+from tests.support.polled.api import Answered, Served
 from tests.support.servers import free_port
 
 Headers = dict[str, str]

@@ -15,7 +15,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from tests.support.http_receiver import Answer, HttpReceiver, Request
+from tests.support.receivers.http import Answer, HttpReceiver, Request
 
 
 class OtlpReceiver(HttpReceiver):

@@ -1,0 +1,1 @@
+"""Records, events and messages: what they can hold, hostile and damaged ones, how they are read."""

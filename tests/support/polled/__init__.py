@@ -1,0 +1,1 @@
+"""Stand-ins for the audit APIs that the HTTP poll source asks."""

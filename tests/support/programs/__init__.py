@@ -1,0 +1,1 @@
+"""Real programs from Debian and PyPI, run for a test in a directory of their own."""

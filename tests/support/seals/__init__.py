@@ -1,0 +1,1 @@
+"""Sealed streams as an auditor gets them: made without a relay, and exported from SIEMs."""

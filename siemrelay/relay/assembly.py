@@ -24,7 +24,8 @@ from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.contract import Format
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache
-from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
+from siemrelay.pipeline.formatting.formatter import Formatter
+from siemrelay.pipeline.formatting.sink_format import SinkFormat
 from siemrelay.pipeline.intake.record_splitter import RecordSplitter
 from siemrelay.pipeline.intake.source_filter import SourceFilter
 from siemrelay.pipeline.observer import DeliveryObserver

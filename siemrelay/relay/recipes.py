@@ -22,7 +22,8 @@ from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.core.options import Options, Secret
 from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.contract import Format, HeaderName
-from siemrelay.pipeline.formatting.formatter import DecoderOf, Formatter, SinkFormat
+from siemrelay.pipeline.formatting.formatter import DecoderOf, Formatter
+from siemrelay.pipeline.formatting.sink_format import SinkFormat
 from siemrelay.transforms.additions import AddingDecoder, Additions
 from siemrelay.transforms.event_paths import decoded_field
 from siemrelay.transforms.redaction.options import RedactOptions, RedactRule

@@ -27,7 +27,8 @@ from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selecti
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.formats.contract import Canonical, Format
 from siemrelay.pipeline.batching import BatchMaker
-from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
+from siemrelay.pipeline.formatting.formatter import Formatter
+from siemrelay.pipeline.formatting.sink_format import SinkFormat
 from siemrelay.proof.envelopes import sent_hashes
 from siemrelay.proof.exports.parts import parts as export_parts
 from siemrelay.registry import PROTOCOLS

@@ -33,7 +33,7 @@ from siemrelay.core.event import Batch
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.formats.json import Json, JsonOptions
 from siemrelay.pipeline.batching import DeliveryBatch
-from siemrelay.pipeline.formatting.formatter import SinkFormat
+from siemrelay.pipeline.formatting.sink_format import SinkFormat
 from siemrelay.pipeline.sealing.keys import SealKeys
 from siemrelay.pipeline.sealing.maker import SealMaker
 from siemrelay.pipeline.sealing.sealed_stream import SealedStream

@@ -14,7 +14,7 @@ from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.core.event_types import OWN_SOURCE, SEAL
 from siemrelay.core.times import rfc3339
 from siemrelay.formats.contract import Canonical
-from siemrelay.pipeline.formatting.formatter import SinkFormat
+from siemrelay.pipeline.formatting.sink_format import SinkFormat
 from siemrelay.pipeline.sealing.settings import StreamSettings
 from siemrelay.proof.note import Signer
 from siemrelay.proof.seal import SealTally, Timestamp, made_text

@@ -27,8 +27,9 @@ from siemrelay.formats.raw import Raw
 from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache, SinkReader
-from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
+from siemrelay.pipeline.formatting.formatter import Formatter
 from siemrelay.pipeline.formatting.messages import InternalError
+from siemrelay.pipeline.formatting.sink_format import SinkFormat
 from siemrelay.pipeline.retries import Retry
 from siemrelay.sinks.contract import (
     BatchLimits,

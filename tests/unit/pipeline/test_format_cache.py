@@ -19,8 +19,9 @@ from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.formats.contract import Format
 from siemrelay.formats.raw import Raw
 from siemrelay.pipeline.format_cache import WORTH_BYTES, FormatCache, SinkReader
-from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
+from siemrelay.pipeline.formatting.formatter import Formatter
 from siemrelay.pipeline.formatting.messages import SinkMessages
+from siemrelay.pipeline.formatting.sink_format import SinkFormat
 from siemrelay.pipeline.shared_batch import OVERDUE_S
 from siemrelay.pipeline.workers.pool import PendingBatch
 from tests.support.events.formats import messages_for

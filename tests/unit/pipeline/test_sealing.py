@@ -17,7 +17,7 @@ from siemrelay.buffer.sink_cursor import Outcome, SinkCursor, SinkPolicy
 from siemrelay.core.errors import DiskFull, SinkWaits
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.pipeline.batching import DeliveryBatch
-from siemrelay.pipeline.formatting.formatter import SinkFormat
+from siemrelay.pipeline.formatting.sink_format import SinkFormat
 from siemrelay.pipeline.sealing import witness
 from siemrelay.pipeline.sealing.archive import SealArchive, folder_of, read_leaves, read_seals
 from siemrelay.pipeline.sealing.keys import SealKeys

@@ -15,7 +15,8 @@ from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selecti
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.formats.contract import Format
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
-from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
+from siemrelay.pipeline.formatting.formatter import Formatter
+from siemrelay.pipeline.formatting.sink_format import SinkFormat
 from siemrelay.pipeline.formatting.truncate import MARK, truncated
 from siemrelay.proof.leaf import leaf_of
 from siemrelay.registry import FORMATS, build_format

@@ -27,8 +27,9 @@ from siemrelay.decoders.contract import Decoder
 from siemrelay.decoders.text import TEXT
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache
-from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
+from siemrelay.pipeline.formatting.formatter import Formatter
 from siemrelay.pipeline.formatting.messages import FormattedBatch
+from siemrelay.pipeline.formatting.sink_format import SinkFormat
 from siemrelay.pipeline.workers import pool as pool_module
 from siemrelay.pipeline.workers import worker as worker_module
 from siemrelay.pipeline.workers.frames import Job, Tables, done

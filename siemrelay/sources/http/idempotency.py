@@ -9,7 +9,6 @@ transaction. Only the newest KEPT of them are remembered, each for no longer tha
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -49,7 +48,7 @@ class IdempotencyKeys:
 
     def __init__(self, stored: Mapping[str, Mapping[str, Any]]) -> None:
         """`stored` are the source's positions."""
-        self._requests: OrderedDict[int, KeyedRequest] = OrderedDict()
+        self._requests: dict[int, KeyedRequest] = {}
         self._by_key: dict[str, KeyedRequest] = {}
         self._slot = 0
         found = [
@@ -73,8 +72,8 @@ class IdempotencyKeys:
         self, keys: Sequence[str], body: bytes, count: int, now: float
     ) -> KeyedRequest | None:
         """Note that a request is under way; None if too many are."""
-        while len(self._requests) >= KEPT:
-            oldest = next(iter(self._requests.values()))
+        # Slots are given out in turn: the one that comes next has the oldest request, or none.
+        if (oldest := self._requests.get(self._slot)) is not None:
             if not oldest.done.is_set():
                 return None
             self._forget(oldest)

@@ -99,7 +99,11 @@ class Server:
                 command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
                 env={**os.environ, **environment},
             )  # fmt: skip
-        until(self._listens, what=f"{command[0]} listening")
+        try:
+            until(self._listens, what=f"{command[0]} listening")
+        except BaseException:  # nobody would end it
+            self.kill()
+            raise
         return self
 
     def _listens(self) -> bool:

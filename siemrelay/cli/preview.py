@@ -27,6 +27,7 @@ from siemrelay.core.event import (
     Batch,
     DecodedBatch,
     Selection,
+    attributes_of,
     field_getter,
 )
 from siemrelay.core.event_types import UNPARSED, UNTYPED
@@ -35,12 +36,16 @@ from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.pipeline.formatting.truncate import truncated
 from siemrelay.products.product import BUILT_IN
 from siemrelay.relay.assembly import Assembly, SinkParts, unparsed_why
+from siemrelay.transforms.event_paths import ATTRIBUTES
 from siemrelay.wire.framing.contract import MAX_WHOLE_BYTES
 from siemrelay.wire.framing.lines import LineFraming
 from siemrelay.wire.items import ItemSplitter, on_one_line
 
 # Bounds memory when a whole log is piped through.
 _PORTION_RECORDS: Final = 1000
+
+# Of attributes inside attributes, which a sender may nest without end.
+_MAX_DEPTH: Final = 8
 
 
 @click.command()
@@ -233,7 +238,23 @@ class _Previewer:
 
 def _found(event: AuditEvent) -> dict[str, Any]:
     pairs = ((field, field_getter(field)(event)) for field in FIELDS)
-    return {field: value for field, value in pairs if value is not None}
+    found = {field: value for field, value in pairs if value is not None}
+    return found | dict(_named(attributes_of(event), ATTRIBUTES))
+
+
+def _named(values: dict[str, Any], above: str, depth: int = 1) -> Iterator[tuple[str, Any]]:
+    """Every attribute by the name that `where` takes, as far as a person would write one."""
+    for name, value in values.items():
+        path = f"{above}.{name}"
+        if isinstance(value, dict) and depth < _MAX_DEPTH:
+            yield from _named(value, path, depth + 1)
+        elif isinstance(value, dict):
+            yield path, "{...}"
+        elif isinstance(value, list):
+            nested = any(isinstance(each, (dict, list)) for each in value)
+            yield path, "[...]" if nested else value
+        elif value is not None:
+            yield path, value
 
 
 def _shown(parts: SinkParts, decoded: DecodedBatch, index: int) -> dict[str, Any]:
@@ -261,7 +282,8 @@ def _print(result: dict[str, Any]) -> None:
     colour = sys.stdout.isatty()
     click.secho(f"record {result['record']}", bold=colour)
     for field, value in result["event"].items():
-        click.echo(f"  {field:14} {sanitize_for_display(str(value))}")
+        shown = sanitize_for_display(f"{field:14} {value}")  # a sender chooses attributes' names
+        click.echo(f"  {shown}")
     if not result["source"]["kept"]:
         click.secho(f"  -> not stored: {result['source']['why']}", fg="yellow")
     for name, shown in result["sinks"].items():

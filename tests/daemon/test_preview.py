@@ -71,3 +71,18 @@ def test_preview_shows_the_very_bytes_that_the_sink_then_receives(
         datagrams.until(2)
     assert [each["kept"] for each in shown] == [True, True, False]
     assert [each["message"].encode() for each in shown[:2]] == datagrams.arrived.messages
+
+
+def test_preview_names_every_attribute_as_a_condition_does(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon({"siem": tcp(9, format="json")})
+    deep = json.loads('{"a":' * 12 + "1" + "}" * 12)
+    hostile = {"x\n  -> forged\x1b[2J": 1, "geo": {"country": "NL", "at": [1, [2]]}, "deep": deep}
+    append(daemon.audit, [event(1, **hostile)])
+    found = daemon.command("preview", str(daemon.audit))
+    assert found.returncode == 0, found.stderr
+    lines = [line.split() for line in found.stdout.splitlines()]
+    assert ["attributes.geo.country", "NL"] in lines
+    assert ["attributes.geo.at", "[...]"] in lines
+    assert any(line[-1] == "{...}" for line in lines if line)
+    assert "\x1b" not in found.stdout
+    assert not [line for line in found.stdout.splitlines() if line.startswith("  -> forged")]

@@ -49,8 +49,45 @@ def joined(records: Sequence[bytes]) -> list[Records]:
     return [Records(payload, len(some)) for payload, some in payloads(records)]
 
 
-class Intake(Protocol):
-    """The buffer and the counters, as one source sees them. Several tasks may call it at once."""
+class SourceReports(Protocol):
+    """How a source says how it fares: for metrics, status and probes. Nothing here waits."""
+
+    def lag(self, lag_bytes: int) -> None:
+        """Set the metric of bytes that are known to wait unread."""
+
+    def progress(self) -> None:
+        """Report that the source is alive; call it at least every few minutes."""
+
+    def oversize(self, size_bytes: int) -> None:
+        """Count one record over `max_record_size` (it is kept)."""
+
+    def lost(self, records: int) -> None:
+        """Count records that the kernel or a peer reports as dropped before they arrived."""
+
+    def refused(self, reason: str, records: int = 1) -> None:
+        """Count rejected records; `reason` is a label of the metric, one of a fixed few."""
+
+    def following(self, files: int) -> None:
+        """Report how many files are followed now."""
+
+    def unreadable(self, files: int, why: str) -> None:
+        """Report how many files cannot be read now and why; 0 and `""` when all can be again."""
+
+    def blocked(self, why: str) -> None:
+        """Report that only a person can make it get its records again, and why; `""`: it does."""
+
+    def lost_bytes(self, unread: int) -> None:
+        """Count bytes that left the disk before they were read."""
+
+    def skipped_nuls(self, count: int) -> None:
+        """Count NULs that were skipped: holes in a file, which hold no record."""
+
+    def connected(self, change: int) -> None:
+        """Add to the metric of open connections; below 0 takes off."""
+
+
+class Intake(SourceReports, Protocol):
+    """The buffer as one source sees it, and where it reports. Several tasks may call it at once."""
 
     async def turn(self, at_most_s: float = math.inf) -> bool:
         """Before `offer` of few records: wait for those of others, and for more of one's own.
@@ -94,39 +131,6 @@ class Intake(Protocol):
 
     def positions(self) -> Mapping[str, Mapping[str, Any]]:
         """The stored positions of this source by key, as of the last start."""
-
-    def lag(self, lag_bytes: int) -> None:
-        """Set the metric of bytes that are known to wait unread."""
-
-    def progress(self) -> None:
-        """Report that the source is alive; call it at least every few minutes."""
-
-    def oversize(self, size_bytes: int) -> None:
-        """Count one record over `max_record_size` (it is kept)."""
-
-    def lost(self, records: int) -> None:
-        """Count records that the kernel or a peer reports as dropped before they arrived."""
-
-    def refused(self, reason: str, records: int = 1) -> None:
-        """Count rejected records; `reason` is a label of the metric, one of a fixed few."""
-
-    def following(self, files: int) -> None:
-        """Report how many files are followed now."""
-
-    def unreadable(self, files: int, why: str) -> None:
-        """Report how many files cannot be read now and why; 0 and `""` when all can be again."""
-
-    def blocked(self, why: str) -> None:
-        """Report that only a person can make it get its records again, and why; `""`: it does."""
-
-    def lost_bytes(self, unread: int) -> None:
-        """Count bytes that left the disk before they were read."""
-
-    def skipped_nuls(self, count: int) -> None:
-        """Count NULs that were skipped: holes in a file, which hold no record."""
-
-    def connected(self, change: int) -> None:
-        """Add to the metric of open connections; below 0 takes off."""
 
 
 class Source(Protocol):

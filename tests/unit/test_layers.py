@@ -52,6 +52,7 @@ NOT_IN_PURE_RANKS = {
 
 MODULES = sorted(ROOT.rglob("*.py"))
 TESTS = sorted(Path(__file__).parents[1].rglob("test_*.py"))
+SHARED_BY_TESTS = sorted((Path(__file__).parents[1] / "support").rglob("*.py"))
 
 
 def name_of(path: Path) -> str:
@@ -136,7 +137,8 @@ def test_a_module_is_named_for_what_it_does(path: Path) -> None:
 
 
 def test_a_folder_is_small_enough_to_be_known_from_its_listing() -> None:
-    sizes = Counter(path.parent for path in MODULES if path.name != "__init__.py")
+    modules = [*MODULES, *SHARED_BY_TESTS]
+    sizes = Counter(path.parent for path in modules if path.name != "__init__.py")
     crowded = {str(folder): n for folder, n in sizes.items() if n > MOST_MODULES}
     assert not crowded
     assert sizes[ROOT] <= MOST_ROOT_MODULES

@@ -32,6 +32,7 @@ from siemrelay.pipeline.intake.commit_group import (
 )
 from siemrelay.pipeline.intake.record_splitter import RecordSplitter
 from siemrelay.pipeline.intake.source_filter import Filtered, SourceFilter
+from siemrelay.pipeline.intake.stats_reports import StatsReports
 from siemrelay.pipeline.observer import IntakeObserver
 from siemrelay.sources.contract import Records
 from siemrelay.telemetry.stats import BufferStats, SourceStats, Stats, count_types
@@ -51,9 +52,6 @@ _WARN_EVERY_S: Final = 600.0
 
 # A full buffer is tried again this often.
 _FULL_PAUSE_S: Final = 0.25
-
-# Every long record is counted; one in so many seconds is logged.
-_LOG_EVERY_S: Final = 10.0
 
 
 class Committer:
@@ -241,7 +239,7 @@ class Committer:
                        **({"held_by": holders} if holders else {}))  # fmt: skip
 
 
-class SourceIntake:
+class SourceIntake(StatsReports):
     """Implements `sources.contract.Intake` for one source."""
 
     def __init__(
@@ -249,11 +247,11 @@ class SourceIntake:
         positions: Mapping[str, Mapping[str, Any]], source_filter: SourceFilter | None,
         splitter: RecordSplitter | None,
     ) -> None:  # fmt: skip
-        self._committer, self._stats, self._buffer = committer, stats, buffer
+        super().__init__(stats)
+        self._committer, self._buffer = committer, buffer
         self._source_filter, self._splitter = source_filter, splitter
         self._positions = dict(positions)
         self._filtering = trio.Lock()
-        self._logged_oversize_at = -_LOG_EVERY_S
         self._short_until = 0.0
         self.turn = committer.coalescer.turn
 
@@ -282,45 +280,6 @@ class SourceIntake:
 
     def positions(self) -> Mapping[str, Mapping[str, Any]]:
         return self._positions
-
-    def lag(self, lag_bytes: int) -> None:
-        self._stats.lag_bytes = lag_bytes
-        self._stats.progress_at = trio.current_time()
-
-    def progress(self) -> None:
-        self._stats.progress_at = trio.current_time()
-
-    def oversize(self, size_bytes: int) -> None:
-        self._stats.oversize += 1
-        if trio.current_time() - self._logged_oversize_at < _LOG_EVERY_S:
-            return
-        self._logged_oversize_at = trio.current_time()
-        _log.warning("record over max_record_size kept whole", source=self._stats.name,
-                     bytes=size_bytes, so_far=self._stats.oversize)  # fmt: skip
-
-    def lost(self, records: int) -> None:
-        self._stats.upstream_dropped += records
-
-    def refused(self, reason: str, records: int = 1) -> None:
-        self._stats.refused[reason] = self._stats.refused.get(reason, 0) + records
-
-    def following(self, files: int) -> None:
-        self._stats.files = files
-
-    def unreadable(self, files: int, why: str) -> None:
-        self._stats.unreadable(files, why)
-
-    def blocked(self, why: str) -> None:
-        self._stats.blocked(why)
-
-    def lost_bytes(self, unread: int) -> None:
-        self._stats.lost_bytes += unread
-
-    def skipped_nuls(self, count: int) -> None:
-        self._stats.skipped_nuls += count
-
-    def connected(self, change: int) -> None:
-        self._stats.connections += change
 
     def _pause_s(self, short: int) -> float:
         """How long records of which so many are short must wait for them and those before."""

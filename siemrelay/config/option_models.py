@@ -5,6 +5,7 @@ The joined model is a subclass of all of them, so a part takes its configuration
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from copy import copy
 from functools import cache
@@ -270,11 +271,6 @@ def _refuse_keys(
 ) -> None:
     known = field_names(joined.model)
     unsure = [what for what, name in chosen.items() if name is None]
-    others: dict[str, list[str]] = {}
-    for table in tables.values():
-        for name, kind in table.items():
-            for other in field_names(kind.options).keys() - known.keys():
-                others.setdefault(other, []).append(name)
     for key in [key for key in joined.values if key not in known]:
         owners = list(_owners(key, tables))
         if any(what in unsure for what, _ in owners):
@@ -295,8 +291,20 @@ def _refuse_keys(
             hint = f"did you mean `{meant}`?" if meant else f"it belongs to {having}"
             message = f"`{key}` is not used by {what} {chosen[what]}; {hint}"
         else:
-            message = f"unknown key `{key}`{key_hint(key, known, others)}"
+            message = f"unknown key `{key}`{key_hint(key, known, _others(known, tables))}"
         _refuse(joined, key, message)
+
+
+def _others(
+    known: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[str]]:
+    """The keys of all other choices, each with their names. Loads every part, for a fault only."""
+    others = defaultdict[str, list[str]](list)
+    for table in tables.values():
+        for name, kind in table.items():
+            for key in field_names(kind.options).keys() - known.keys():
+                others[key].append(name)
+    return dict(others)
 
 
 def _same(one: FieldInfo, other: FieldInfo) -> bool:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Final
@@ -55,21 +55,19 @@ class Worker:
 
     def __init__(self) -> None:
         """Start the process. Raises OSError if the machine does not let it."""
-        theirs_in, self._jobs = os.pipe()
-        self._answers, theirs_out = os.pipe()
-        try:
+        with ExitStack() as theirs, ExitStack() as on_failure:
+            theirs_in, self._jobs = os.pipe()
+            theirs.callback(os.close, theirs_in)
+            on_failure.callback(os.close, self._jobs)
+            self._answers, theirs_out = os.pipe()
+            theirs.callback(os.close, theirs_out)
+            on_failure.callback(os.close, self._answers)
             for descriptor in (self._jobs, self._answers):
                 os.set_blocking(descriptor, False)
                 with suppress(OSError):
                     fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             self._process = _start(theirs_in, theirs_out)
-        except BaseException:
-            os.close(self._jobs)
-            os.close(self._answers)
-            raise
-        finally:
-            os.close(theirs_in)
-            os.close(theirs_out)
+            on_failure.pop_all()
         self.pid = self._process.pid
         self._tables: Tables | None = None
         self._sending, self._receiving = Mutex(), Mutex()
@@ -157,8 +155,15 @@ class Worker:
         except subprocess.TimeoutExpired:
             return "it closed its pipe"
         if code < 0:
-            return f"it was ended by {signal.Signals(-code).name}"
+            return f"it was ended by {_name(-code)}"
         return f"it ended with exit code {code}"
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the real-time signals, most of which have none
+        return f"signal {number}"
 
 
 @contextmanager

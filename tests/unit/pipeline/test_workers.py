@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import signal
@@ -174,6 +175,40 @@ async def test_a_worker_that_hangs_is_replaced(
         await until(pool, lambda: pool.at_work > 0)
         assert {pid} != stats.pids
         assert (await ask(pool, batch_of(1)))[0] is not None
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGRTMIN + 1], ids=["named", "nameless"])
+async def test_a_worker_that_a_signal_ends_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    async with workers(monkeypatch) as (pool, stats):
+        (pid,) = stats.pids
+        os.kill(pid, number)
+        assert await ask(pool, batch_of(1)) == [None]
+        assert stats.failures == 1
+        await until(pool, lambda: pool.at_work > 0)
+        assert {pid} != stats.pids
+        assert (await ask(pool, batch_of(1)))[0] is not None
+
+
+def test_a_worker_for_which_there_are_too_few_descriptors_keeps_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipe, opened = os.pipe, list[int]()
+
+    def scarce() -> tuple[int, int]:
+        if opened:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        opened.extend(made := pipe())
+        return made
+
+    monkeypatch.setattr(os, "pipe", scarce)
+    with pytest.raises(OSError, match="Too many open files"):
+        Worker()
+    assert len(opened) == 2
+    for descriptor in opened:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
 
 
 async def test_a_worker_ends_some_time_after_the_last_delivery_was_behind(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import itertools
 import os
@@ -29,6 +28,7 @@ from siemrelay.core.errors import (
     leaves,
 )
 from siemrelay.net.clock import AlarmClock
+from siemrelay.pipeline.heap import prepare_heap
 from siemrelay.relay.relay import Relay
 from siemrelay.telemetry.log import Redactor, configure, journal_prefix
 
@@ -39,11 +39,6 @@ _SWITCH_INTERVAL_S = 0.0005
 # Events live for one batch and form no cycles: by default the collector would run at every 700
 # new objects and find nothing.
 GC_THRESHOLD = 50_000
-
-# malloc.h: M_ARENA_MAX. By default glibc gives each thread a heap of its own, which keeps what was
-# freed in it: threads that read for ten sinks behind cost 40 MiB. Python's lock lets one thread at
-# a time allocate anyway; checked by test_threads_allocate_from_one_heap.
-_ARENA_MAX = -8
 
 # A shell's limit of 1,024 descriptors is lower than the connections that one source may serve. Not
 # higher than the unit's LimitNOFILE: some libraries walk through every possible descriptor.
@@ -93,7 +88,7 @@ def run(config: str, drain: bool, pool: str | None) -> None:
     gc.freeze()  # loaded modules stay for ever: never scan them
     gc.set_threshold(GC_THRESHOLD)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    share_heap()
+    prepare_heap()
     _raise_descriptor_limit()
     clock = AlarmClock()
     try:
@@ -111,12 +106,6 @@ def run(config: str, drain: bool, pool: str | None) -> None:
             raise
         _end(leaves(found)[0])
     raise SystemExit(0 if at_end or not drain else 1)
-
-
-def share_heap() -> None:
-    """Let the threads that start from now on allocate from the main heap, where libc can do so."""
-    with suppress(AttributeError):  # not glibc: musl has one heap anyway
-        ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
 
 
 def _raise_descriptor_limit() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from siemrelay.pipeline.formatting.formatter import Formatter
+from siemrelay.pipeline.heap import prepare_heap
 from siemrelay.pipeline.workers.frames import (
     HEADER_BYTES,
     Ready,
@@ -37,6 +38,7 @@ _OOM_SCORE: Final = "500"
 def main() -> None:
     """Answer until the relay closes the input."""
     _die_with_the_relay(int(sys.argv[1]))
+    prepare_heap()
     with suppress(OSError):  # before the relay, which holds what a worker does not
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     # What is printed by mistake must not stand among the answers.

@@ -109,6 +109,9 @@ class RecordLines(Sequence[bytes]):
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._taken_apart())
 
+    def __add__(self, more: RecordLines) -> RecordLines:
+        return RecordLines(self.payload + more.payload, self._count + len(more))
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and self._taken_apart() == list(other)
 

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from siemrelay.core.event import Batch
-from siemrelay.core.lines import size_of
+from siemrelay.core.lines import RecordLines, size_of
 from siemrelay.pipeline.formatting.messages import SinkMessages
 from siemrelay.proof.stream import Numbering
 from siemrelay.sinks.contract import BatchLimits
@@ -62,6 +62,12 @@ def _appended(some: Sequence[_Each], more: Sequence[_Each]) -> list[_Each]:
     return joined
 
 
+def _joined(some: Sequence[bytes], more: Sequence[bytes]) -> Sequence[bytes]:
+    if type(some) is type(more) is RecordLines:
+        return some + more
+    return _appended(some, more)
+
+
 class BatchMaker:
     """Makes one sink's delivery batches: splits its messages, or joins them, to its limits."""
 
@@ -100,6 +106,10 @@ class BatchMaker:
         self, batch: DeliveryBatch, max_events: int, max_bytes: int
     ) -> Iterator[DeliveryBatch]:
         messages = batch.messages
+        if len(messages) <= max_events and batch.size_bytes <= max_bytes:
+            batch.messages, batch.sequences = messages[:], batch.sequences[:]
+            yield batch
+            return
         ends = [*accumulate(map(_SEPARATOR_BYTES.__add__, map(len, messages)))]
         start = start_bytes = 0
         received_at = batch.received[0][0]
@@ -131,7 +141,7 @@ class BatchMaker:
         batch.next_sequence = more.next_sequence
         if not batch.messages:
             batch.first_number = more.first_number
-        batch.messages = _appended(batch.messages, more.messages)
+        batch.messages = _joined(batch.messages, more.messages)
         batch.sequences = _appended(batch.sequences, more.sequences)
         batch.filtered += more.filtered
         batch.unparsed += more.unparsed

@@ -65,7 +65,9 @@ class SharedBatch(Generic[Reader]):
 
     def ask(self, batch: Batch) -> None:
         """Note that a worker was asked for what is not made yet."""
-        self._asked_bytes = _DECODED * len(batch.payload)
+        # For the messages that will come; its events are the worker's. Counted here, those of a few
+        # workers would displace each other's batches, which would be formatted again.
+        self._asked_bytes = len(batch.payload)
         self._overdue_at = trio.current_time() + OVERDUE_S
 
     def answer(self, formatted: FormattedBatch | None) -> None:

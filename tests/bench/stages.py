@@ -18,7 +18,7 @@ from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.contract import Format
 from siemrelay.pipeline.formatting.messages import FormattedBatch, GroupMessages, SelectedMessages
-from siemrelay.pipeline.workers.frames import HEADER_BYTES, Job, answer, done, frame
+from siemrelay.pipeline.workers.frames import HEADER_BYTES, Job, answer, answered, asked, frame
 from siemrelay.products.product import BUILT_IN
 from siemrelay.sinks.http.compression import gzipped
 from siemrelay.transforms.transform import EventTransform, TransformOptions, transform_of
@@ -89,10 +89,11 @@ def run() -> dict[str, float]:
 def _exchange(batches: list[Batch], messages: list[list[bytes]]) -> None:
     """What the relay does for a worker, without the pipe."""
     for batch, run in zip(batches, messages, strict=True):
-        frame(Job(batch, {0: [0]}))
+        frame(*asked(Job(batch, {0: [0]}), 0))
         sequences = [*range(batch.first_sequence, batch.next_sequence)]
         made = GroupMessages(run, sequences, [], [], {0: SelectedMessages(None, "", [])}, 0)
-        answer(bytes(frame(done(FormattedBatch(0, [], {0: made}, []))))[HEADER_BYTES:])
+        message, data = answered(FormattedBatch(0, [], {0: made}, []))
+        answer(bytes(frame(message))[HEADER_BYTES:], b"".join(data))
 
 
 def _batches(data: bytes) -> Any:

@@ -296,7 +296,7 @@ def _log_records(body: bytes) -> list[bytes]:
 
 BODIES: dict[str, Callable[[bytes], Any]] = {
     "http-0": _lines, "http-1": _elements, "splunk-hec-0": _values,
-    "splunk-hec-1": lambda body: body.split(b"\n"), "elasticsearch-0": _documents,
+    "splunk-hec-1": _lines, "elasticsearch-0": _documents,
     "sentinel-0": _elements, "otlp-0": _log_records, "otlp-1": _log_records,
 }  # fmt: skip
 """How a request's body is taken apart into enveloped messages, by the id in `_NAMED`."""

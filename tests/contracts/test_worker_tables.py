@@ -16,12 +16,14 @@ from siemrelay.formats.envelopes.keyed import keys_of
 from siemrelay.pipeline.formatting.messages import FormattedBatch
 from siemrelay.pipeline.workers.frames import (
     HEADER_BYTES,
+    NO_SLOT,
     Done,
     Job,
     answer,
-    done,
+    answered,
+    asked,
     frame,
-    length_of,
+    header_of,
     question,
 )
 from siemrelay.registry import FORMATS, PROTOCOLS
@@ -35,11 +37,12 @@ RECORDS = (
 )
 
 
-def through(message: Any, decode: Any) -> Any:
+def through(message: Any, data: list[bytes], decode: Any) -> Any:
     """The message as it comes out at the other end of the pipe."""
-    data = bytes(frame(message))
-    assert length_of(data[:HEADER_BYTES]) == len(data) - HEADER_BYTES
-    return decode(data[HEADER_BYTES:])
+    sent = bytes(frame(message, data)) + b"".join(data)
+    size, data_size, slot = header_of(sent[:HEADER_BYTES])
+    assert (HEADER_BYTES + size + data_size, slot) == (len(sent), NO_SLOT)
+    return decode(sent[HEADER_BYTES:][:size], sent[HEADER_BYTES + size :])
 
 
 def made_alike(config: Any, sinks: list[str]) -> None:
@@ -53,8 +56,8 @@ def made_alike(config: Any, sinks: list[str]) -> None:
         wanted.setdefault(group, []).append(view)
     for source in (*config.sources, "gone"):
         batch = Batch(7, RECORDS.count(b"\n"), source, 1.7e9, RECORDS)
-        job = through(Job(batch, wanted), question)
-        result = through(done(theirs.formatted(job.batch, job.wanted)), answer)
+        job = through(*asked(Job(batch, wanted), slot=0), question)
+        result = through(*answered(theirs.formatted(job.batch, job.wanted)), answer)
         assert isinstance(result, Done)
         expected = own.formatted(batch, wanted)
         assert compared(result.formatted) == compared(expected)

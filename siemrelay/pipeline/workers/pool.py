@@ -22,6 +22,7 @@ from siemrelay.core.backoff import delay_s
 from siemrelay.core.event import Batch
 from siemrelay.pipeline.formatting.messages import FormattedBatch
 from siemrelay.pipeline.workers.frames import Job, Tables
+from siemrelay.pipeline.workers.shared_memory import SLOTS
 from siemrelay.pipeline.workers.worker import Worker, WorkerFailed
 from siemrelay.telemetry.stats import WorkerStats
 
@@ -38,9 +39,6 @@ _GAP_S: Final = 0.5
 
 # When no delivery has been behind for so long, the relay formats alone.
 _CALM_S: Final = 10.0
-
-# One that it formats and the next one, which waits in its pipe.
-_JOBS_EACH: Final = 2
 
 # A batch that two workers died of is left to the relay.
 _ATTEMPTS: Final = 2
@@ -144,7 +142,7 @@ class WorkerPool:
                 self.at_work += 1
                 try:
                     async with trio.open_nursery() as nursery:
-                        for _ in range(_JOBS_EACH):
+                        for _ in range(SLOTS):
                             nursery.start_soon(self._feed, worker, taken)
                 finally:
                     self.at_work -= 1

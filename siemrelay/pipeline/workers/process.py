@@ -2,6 +2,8 @@
 
 Jobs come on standard input, answers go to standard output. It ends when the relay closes its input
 or dies, and holds nothing that would be lost: whatever it has not answered is done again.
+
+Arguments: the relay's process id, and the descriptor of the memory that both share.
 """
 
 from __future__ import annotations
@@ -20,13 +22,16 @@ from siemrelay.pipeline.formatting.formatter import Formatter
 from siemrelay.pipeline.heap import prepare_heap
 from siemrelay.pipeline.workers.frames import (
     HEADER_BYTES,
+    NO_SLOT,
+    Job,
     Ready,
     Tables,
-    done,
+    answered,
     frame,
-    length_of,
+    header_of,
     question,
 )
+from siemrelay.pipeline.workers.shared_memory import SharedMemory
 
 # prctl(2): the signal that this process gets when its parent dies.
 _PR_SET_PDEATHSIG: Final = 1
@@ -44,16 +49,19 @@ def main() -> None:
     # What is printed by mistake must not stand among the answers.
     answers = os.dup(1)
     os.dup2(2, 1)
+    memory = SharedMemory(int(sys.argv[2]), of_worker=True)
     formatter: Formatter | None = None
-    while (body := _read()) is not None:
-        message = question(body)
-        del body
+    while (message := _read(memory)) is not None:
         if isinstance(message, Tables):
             formatter = _formatter(message)
             _write(answers, frame(Ready()))
+            continue
+        assert formatter is not None, "tables come before jobs"
+        answer, data = answered(formatter.formatted(message.batch, message.wanted))
+        if memory.put(message.slot, data):
+            _write(answers, frame(answer, data, message.slot))
         else:
-            assert formatter is not None, "tables come before jobs"
-            _write(answers, frame(done(formatter.formatted(message.batch, message.wanted))))
+            _write(answers, frame(answer, data), *data)
 
 
 def _die_with_the_relay(parent: int) -> None:
@@ -71,9 +79,16 @@ def _formatter(tables: Tables) -> Formatter:
     return formatter
 
 
-def _read() -> bytearray | None:
-    header = _exactly(HEADER_BYTES)
-    return None if header is None else _exactly(length_of(header))
+def _read(memory: SharedMemory) -> Tables | Job | None:
+    """The relay's next message; None if it has closed the input."""
+    if (begin := _exactly(HEADER_BYTES)) is None:
+        return None
+    header = header_of(begin)
+    if (body := _exactly(header.message_bytes)) is None:
+        return None
+    if header.slot == NO_SLOT:
+        return question(body, bytes(_exactly(header.data_bytes) or b""))
+    return question(body, memory.take(header.slot, header.data_bytes))
 
 
 def _exactly(size: int) -> bytearray | None:
@@ -87,11 +102,12 @@ def _exactly(size: int) -> bytearray | None:
     return data
 
 
-def _write(descriptor: int, data: bytearray) -> None:
-    view = memoryview(data)
+def _write(descriptor: int, *parts: bytes | bytearray) -> None:
     try:
-        while view:
-            view = view[os.write(descriptor, view) :]
+        for part in parts:
+            view = memoryview(part)
+            while view:
+                view = view[os.write(descriptor, view) :]
     except BrokenPipeError:
         sys.exit(0)  # the relay has ended
 

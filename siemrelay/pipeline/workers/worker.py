@@ -1,4 +1,4 @@
-"""The relay's end of one worker: its process and the two pipes to it."""
+"""The relay's end of one worker: its process, the two pipes to it and the memory they share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from types import TracebackType
@@ -20,16 +20,20 @@ from siemrelay.net.tasks import Mutex
 from siemrelay.pipeline.formatting.messages import FormattedBatch
 from siemrelay.pipeline.workers.frames import (
     HEADER_BYTES,
+    NO_SLOT,
     Done,
     Job,
     Ready,
     Tables,
     answer,
+    asked,
     frame,
-    length_of,
+    header_of,
 )
+from siemrelay.pipeline.workers.shared_memory import SLOTS, SharedMemory, create
 
-# A whole batch goes through a pipe of this size at once. The kernel may allow less.
+# What does not fit into the shared memory goes through a pipe of this size. The kernel may allow
+# less.
 _PIPE_BYTES: Final = 1024 * 1024
 
 # A worker gets these variables and Python's own, and not the secrets that others may hold.
@@ -66,11 +70,16 @@ class Worker:
                 os.set_blocking(descriptor, False)
                 with suppress(OSError):
                     fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            self._process = _start(theirs_in, theirs_out)
+            shared = create()
+            theirs.callback(os.close, shared)
+            self._memory = SharedMemory(shared, of_worker=False)
+            on_failure.callback(self._memory.close)
+            self._process = _start(theirs_in, theirs_out, shared)
             on_failure.pop_all()
         self.pid = self._process.pid
         self._tables: Tables | None = None
         self._sending, self._receiving = Mutex(), Mutex()
+        self._room, self._free_slots = trio.Semaphore(SLOTS), [*range(SLOTS)]
 
     def __enter__(self) -> Worker:
         return self
@@ -85,6 +94,7 @@ class Worker:
         # It holds nothing that would be lost.
         self._process.kill()
         self._process.wait()
+        self._memory.close()
 
     async def prepare(self, tables: Tables) -> None:
         """Wait until the worker can format with these tables. Raises WorkerFailed."""
@@ -99,26 +109,37 @@ class Worker:
         Several tasks may call it: while the worker formats for one, it has the batch of the next.
         If cancelled, the worker cannot be used any more.
         """
-        async with self._sending:
-            renewed = tables is not self._tables
-            with _answering():
-                if renewed:
-                    await self._send(tables)
-                    self._tables = tables
-                await self._send(job)
-        # Those that wait for an answer do so in the order in which they sent their questions.
-        async with self._receiving:
-            if renewed:
+        async with self._room:
+            slot = self._free_slots.pop()
+            async with self._sending:
+                renewed = tables is not self._tables
                 with _answering():
-                    await self._receive()
-            with _answering():
-                message = await self._receive()
+                    if renewed:
+                        await self._send(tables)
+                        self._tables = tables
+                    await self._send(*asked(job, slot), slot)
+            # Those that wait for an answer do so in the order in which they sent their questions.
+            async with self._receiving:
+                if renewed:
+                    with _answering():
+                        await self._receive()
+                with _answering():
+                    message = await self._receive()
+            self._free_slots.append(slot)
         if not isinstance(message, Done):
             raise WorkerFailed("it answered another question")
         return message.formatted
 
-    async def _send(self, message: Tables | Job) -> None:
-        left = memoryview(frame(message))
+    async def _send(
+        self, message: Tables | Job, data: Sequence[bytes] = (), slot: int = NO_SLOT
+    ) -> None:
+        if slot != NO_SLOT and self._memory.put(slot, data):
+            await self._write(frame(message, data, slot))
+        else:
+            await self._write(b"".join((frame(message, data), *data)))
+
+    async def _write(self, data: bytes | bytearray) -> None:
+        left = memoryview(data)
         while left:
             try:
                 left = left[os.write(self._jobs, left) :]
@@ -128,10 +149,14 @@ class Worker:
                 return  # `_receive` finds out why
 
     async def _receive(self) -> Ready | Done:
-        header = await self._read(HEADER_BYTES)
-        body = await self._read(length_of(header))
+        header = header_of(await self._read(HEADER_BYTES))
+        body = await self._read(header.message_bytes)
+        if header.slot == NO_SLOT:
+            data = bytes(await self._read(header.data_bytes))
+        else:
+            data = self._memory.take(header.slot, header.data_bytes)
         try:
-            return answer(body)
+            return answer(body, data)
         except msgspec.MsgspecError as error:
             raise WorkerFailed(f"its answer makes no sense: {error}") from error
 
@@ -175,7 +200,7 @@ def _answering() -> Iterator[None]:
         raise WorkerFailed(f"it has not answered for {_HANGS_S:.0f} s")
 
 
-def _start(jobs: int, answers: int) -> subprocess.Popen[bytes]:
+def _start(jobs: int, answers: int, shared: int) -> subprocess.Popen[bytes]:
     variables = {
         name: value
         for name, value in os.environ.items()
@@ -183,10 +208,13 @@ def _start(jobs: int, answers: int) -> subprocess.Popen[bytes]:
     }
     # The same modules as here, wherever they were found.
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    command = [sys.executable, "-P", "-m", "siemrelay.pipeline.workers.process", str(os.getpid())]
+    command = [sys.executable, "-P", "-m", "siemrelay.pipeline.workers.process"]
+    command += [str(os.getpid()), str(shared)]
     # Blocked signals stay so in the new process. A handler could only be set when it has begun.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
-        return subprocess.Popen(command, stdin=jobs, stdout=answers, env=variables)
+        return subprocess.Popen(
+            command, stdin=jobs, stdout=answers, env=variables, pass_fds=[shared]
+        )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

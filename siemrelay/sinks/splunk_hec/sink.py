@@ -29,6 +29,7 @@ from siemrelay.sinks.splunk_hec.options import (
     token_remarks,
 )
 from siemrelay.wire import hec_client as hec
+from siemrelay.wire.stream_framing import newline
 
 # Splunk Cloud answers 404 for a while when parts of it are replaced.
 _MISSING_S: Final = 300.0
@@ -108,10 +109,10 @@ class SplunkHecSink(RequestSink):
         return search.refusals, [each.ack_id for each in answers if each.ack_id is not None]
 
     async def _post(self, client: Client, messages: Sequence[bytes]) -> hec.HecAnswer:
-        # Events are concatenated JSON objects, for which Splunk ignores white space; raw events are
-        # lines.
+        # Events are concatenated JSON objects, between which Splunk ignores white space; raw events
+        # are lines.
         kind = "text/plain" if self._raw else "application/json"
-        answer = await client.post(self._url, b"\n".join(messages), kind)
+        answer = await client.post(self._url, newline(messages), kind)
         found = hec.read_answer(answer.body)
         if error := self._failure(answer, found):
             raise error

@@ -218,7 +218,7 @@ class SplunkReceiver(HttpReceiver):
             raise Refused(5)
         if query.get("index", ["main"])[0] not in self.indexes:
             raise Refused(7)
-        self.arrived.add(body.split(b"\n"))
+        self.arrived.add(body.removesuffix(b"\n").split(b"\n"))
 
     def _tell(self, request: Request, query: str) -> Answer:
         if not self.acknowledges:

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ from siemrelay.pipeline.formatting.messages import FormattedBatch
 from siemrelay.pipeline.formatting.sink_format import SinkFormat
 from siemrelay.pipeline.workers import pool as pool_module
 from siemrelay.pipeline.workers import worker as worker_module
-from siemrelay.pipeline.workers.frames import Job, Tables, done
+from siemrelay.pipeline.workers.frames import Job, Tables
 from siemrelay.pipeline.workers.pool import PendingBatch, WorkerPool
 from siemrelay.pipeline.workers.worker import Worker
 from siemrelay.sinks.contract import BatchLimits
@@ -115,6 +116,14 @@ async def until(pool: WorkerPool, true: Callable[[], bool]) -> None:
         await trio.to_thread.run_sync(time.sleep, 0.005)
 
 
+def expected(batch: Batch) -> FormattedBatch:
+    """What a worker makes of a batch."""
+    formatted = formatter().formatted(batch, {0: [0]})
+    for made in formatted.groups.values():
+        made.messages, made.sequences = list(made.messages), list(made.sequences)
+    return formatted
+
+
 async def ask(pool: WorkerPool, *batches: Batch) -> list[FormattedBatch | None]:
     """What comes back of these batches, in their order."""
     found: dict[int, FormattedBatch | None] = {}
@@ -136,7 +145,25 @@ async def test_a_worker_answers_in_order_what_the_relay_would_have_made(
     async with workers(monkeypatch) as (pool, stats):
         found = await ask(pool, *batches)
         assert stats.batches == len(batches)
-    assert found == [done(formatter().formatted(batch, {0: [0]})).formatted for batch in batches]
+    assert found == [expected(batch) for batch in batches]
+
+
+async def test_every_answer_is_that_of_its_own_job() -> None:
+    """More jobs at once than there are slots, some of them larger than a slot."""
+    sizes = [1, 900, 30, 1500, 2, 2, 700, 1200, 400, 1, 1]  # records of 1,000 bytes
+    firsts = accumulate(sizes, initial=1)
+    batches = [batch_of(first, records=n) for first, n in zip(firsts, sizes, strict=False)]
+    found: dict[int, FormattedBatch] = {}
+    with Worker() as worker, trio.fail_after(PATIENCE_S):
+        await worker.prepare(tables := Tables(TABLES, 700))
+
+        async def ask_for(batch: Batch) -> None:
+            found[batch.first_sequence] = await worker.format(tables, Job(batch, {0: [0]}))
+
+        async with trio.open_nursery() as nursery:
+            for batch in batches:
+                nursery.start_soon(ask_for, batch)
+    assert [found[batch.first_sequence] for batch in batches] == list(map(expected, batches))
 
 
 async def test_new_tables_count_for_every_batch_after_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,12 @@
 """Memory that the relay and a worker share: what they exchange is copied once on each side.
 
 Through a pipe the kernel copies it twice more, into pages that it takes and gives back for that: of
-records that are passed on as they came, this cost as much as to format them.
+records that are passed on as they came, this cost nearly as much as to format them.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -15,13 +16,16 @@ from typing import Final
 SLOTS: Final = 3
 """How many jobs a worker has at most: one that it formats and those that wait for it."""
 
+# <linux/memfd.h>: MFD_NOEXEC_SEAL; Linux 6.3.
+_NOEXEC_SEAL: Final = 8
+
 _SLOT_BYTES: Final = 1024 * 1024
 _SIDE_BYTES: Final = SLOTS * _SLOT_BYTES
 
 
 def create() -> int:
     """A descriptor of such memory, for `SharedMemory`. Raises OSError."""
-    descriptor = os.memfd_create("siemrelay worker", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    descriptor = _file_in_memory()
     try:
         os.ftruncate(descriptor, 2 * _SIDE_BYTES)
         # If the file were cut, whoever reads it would be ended by a signal.
@@ -30,6 +34,17 @@ def create() -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _file_in_memory() -> int:
+    name, flags = "siemrelay worker", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        # A machine may demand that nothing in it is ever run (sysctl vm.memfd_noexec).
+        return os.memfd_create(name, flags | _NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.memfd_create(name, flags)  # the kernel does not know it yet
 
 
 class SharedMemory:

@@ -12,8 +12,9 @@ import trio
 from siemrelay.core.event import Batch
 from siemrelay.net.tasks import Broadcast
 
-KEPT_BYTES: Final = 5 * 1024 * 1024
-"""Ten batches of a busy file source: more than one commit of a rush."""
+KEPT_BYTES: Final = 8 * 1024 * 1024
+"""Sixteen batches of a busy file source, more than two commits of a rush: while one is stored, what
+the one before it has brought is formatted."""
 
 # A larger commit comes from a source that reads a backlog. Senders that wait for an answer hand
 # over less at a time, and are not throttled.

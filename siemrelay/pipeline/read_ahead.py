@@ -11,9 +11,9 @@ from siemrelay.core.event import Batch
 from siemrelay.pipeline.format_cache import WORTH_BYTES, SinkReader
 from siemrelay.pipeline.formatting.messages import SinkMessages
 
-# Enough for a few workers: four batches of a busy source. Where many sinks read from disk, each has
-# batches of its own, so they share a budget.
-_AHEAD_BYTES: Final = 2 * 1024 * 1024
+# Enough for a few workers, and for as long as a commit takes: eight batches of a busy source. Where
+# many sinks read from disk, each has batches of its own, so they share a budget.
+_AHEAD_BYTES: Final = 4 * 1024 * 1024
 _ALL_SINKS_BYTES: Final = 8 * 1024 * 1024
 
 # Batches that are looked at, whether a worker should have them. A backlog of lone records may be

@@ -243,7 +243,7 @@ class FormatCache:
             if group in wanted:
                 wanted[group].append(view)
         self._kept.keep(kept)
-        kept.ask(batch)
+        kept.ask(batch, len(wanted))
         self._pool.submit(PendingBatch(batch, wanted, kept.answer))
         return kept
 

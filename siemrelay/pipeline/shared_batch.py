@@ -31,6 +31,10 @@ _KEPT_BATCHES: Final = 64
 # A decoded batch takes about so many times the bytes of its records, with these.
 _DECODED: Final = 4
 
+# A batch that a worker has counts at most so many times its bytes, or those of ten formats would be
+# formatted one by one.
+_MOST_ASKED: Final = 4
+
 Reader = TypeVar("Reader")
 
 
@@ -63,11 +67,11 @@ class SharedBatch(Generic[Reader]):
         """Whether a worker formats it now."""
         return self._asked_bytes > 0
 
-    def ask(self, batch: Batch) -> None:
-        """Note that a worker was asked for what is not made yet."""
-        # For the messages that will come; its events are the worker's. Counted here, those of a few
-        # workers would displace each other's batches, which would be formatted again.
-        self._asked_bytes = len(batch.payload)
+    def ask(self, batch: Batch, groups: int) -> None:
+        """Note that a worker was asked for so many groups' messages."""
+        # For these; the events are the worker's. Counted with them, the batches of a few workers
+        # displaced each other, and were formatted again.
+        self._asked_bytes = min(groups, _MOST_ASKED) * len(batch.payload)
         self._overdue_at = trio.current_time() + OVERDUE_S
 
     def answer(self, formatted: FormattedBatch | None) -> None:

@@ -52,6 +52,10 @@ class DeliveryBatch(msgspec.Struct):
         return size_of(self.messages) + _SEPARATOR_BYTES * len(self.messages)
 
 
+# Lines are joined as one text, which is copied each time, while what is added is at least one part
+# in so many: thousands of lone records would cost the square of their number.
+_LINES_JOINED: Final = 8
+
 _Each = TypeVar("_Each")
 
 
@@ -63,7 +67,9 @@ def _appended(some: Sequence[_Each], more: Sequence[_Each]) -> list[_Each]:
 
 
 def _joined(some: Sequence[bytes], more: Sequence[bytes]) -> Sequence[bytes]:
-    if type(some) is type(more) is RecordLines:
+    if type(some) is type(more) is RecordLines and (
+        len(some.payload) <= _LINES_JOINED * len(more.payload)
+    ):
         return some + more
     return _appended(some, more)
 

@@ -11,10 +11,11 @@ from typing import Final
 # a time allocate anyway; checked by test_threads_allocate_from_one_heap.
 _ONE_HEAP: Final = {-8: 1}
 
-# M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD: what is kept at the heap's end, is taken more than
-# is asked for, and goes back to the kernel as soon as it is freed. By default a freed batch goes
-# back, and the kernel clears the same pages for the next one: a tenth of the time of a rush;
-# checked by test_the_memory_of_a_batch_is_used_for_the_next_one.
+# M_TRIM_THRESHOLD: so much freed memory stays at the heap's end. M_TOP_PAD: the heap grows by so
+# much more than is asked for. M_MMAP_THRESHOLD: only larger pieces go back to the kernel as soon as
+# they are freed. By default the memory of every batch goes back, and the kernel clears it for the
+# next one: a tenth of the time of a rush; checked by
+# test_the_memory_of_a_batch_is_used_for_the_next_one.
 _KEEPS_BATCHES: Final = {-1: 32 << 20, -2: 1 << 20, -3: 8 << 20}
 
 

@@ -72,8 +72,6 @@ _encoder: Final = msgspec.msgpack.Encoder()
 _question: Final = msgspec.msgpack.Decoder(Tables | Job)
 _answer: Final = msgspec.msgpack.Decoder(Ready | Done)
 
-_ABSENT: Final = b""
-
 
 def frame(
     message: Tables | Job | Ready | Done, data: Sequence[bytes] = (), slot: int = NO_SLOT
@@ -93,7 +91,7 @@ def header_of(data: bytes | bytearray | memoryview) -> FrameHeader:
 
 def asked(job: Job, slot: int) -> tuple[Job, list[bytes]]:
     """The job without its payload, and that."""
-    batch = msgspec.structs.replace(job.batch, payload=_ABSENT)
+    batch = msgspec.structs.replace(job.batch, payload=b"")
     return Job(batch, job.wanted, slot), [job.batch.payload]
 
 
@@ -123,13 +121,15 @@ def answered(formatted: FormattedBatch) -> tuple[Done, list[bytes]]:
 
 
 def answer(body: bytes | bytearray | memoryview, data: bytes) -> Ready | Done:
-    """A message from a worker."""
+    """A message from a worker. Raises msgspec.MsgspecError if it makes no sense."""
     message: Ready | Done = _answer.decode(body)
     if isinstance(message, Done):
         groups, start = message.formatted.groups, 0
         for group, (size, count) in message.lines.items():
             groups[group].messages = RecordLines(data[start : start + size], count)
             start += size
+        if start != len(data):
+            raise msgspec.ValidationError(f"{len(data)} bytes of data instead of {start}")
         for group, keys in message.keys.items():
             groups[group].messages = list(with_keys(groups[group].messages, keys))
     return message

@@ -19,7 +19,8 @@ SLOTS: Final = 3
 # <linux/memfd.h>: MFD_NOEXEC_SEAL; Linux 6.3.
 _NOEXEC_SEAL: Final = 8
 
-_SLOT_BYTES: Final = 1024 * 1024
+# Four times a usual batch: some formats write twice what they read. Memory is taken as it is used.
+_SLOT_BYTES: Final = 2 * 1024 * 1024
 _SIDE_BYTES: Final = SLOTS * _SLOT_BYTES
 
 

@@ -150,7 +150,7 @@ async def test_a_worker_answers_in_order_what_the_relay_would_have_made(
 
 async def test_every_answer_is_that_of_its_own_job() -> None:
     """More jobs at once than there are slots, some of them larger than a slot."""
-    sizes = [1, 900, 30, 1500, 2, 2, 700, 1200, 400, 1, 1]  # records of 1,000 bytes
+    sizes = [1, 900, 30, 2500, 2, 2, 700, 2200, 400, 1, 1]  # records of 1,000 bytes
     firsts = accumulate(sizes, initial=1)
     batches = [batch_of(first, records=n) for first, n in zip(firsts, sizes, strict=False)]
     found: dict[int, FormattedBatch] = {}

@@ -60,12 +60,14 @@ class Done(msgspec.Struct, tag=True, array_like=True):
     """The messages of a batch; `keys` has, by group, those of its messages that have one.
 
     `lines` has, by group, how many bytes of the data its messages are, and how many lines: there
-    they are instead of in `formatted`.
+    they are instead of in `formatted`. `waited_s` is for how long the worker had nothing to do
+    before it.
     """
 
     formatted: FormattedBatch
     keys: dict[int, list[bytes | None]]
     lines: dict[int, tuple[int, int]]
+    waited_s: float = 0.0
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -31,8 +31,11 @@ _log = structlog.get_logger()
 # A start costs 0.1 s of a core: not for a burst that is over by then. Earlier ones gained nothing.
 _BEHIND_S: Final = 0.25
 
-# Another one helps only if those that run are busy all the time.
+# Another one helps only if those that run are busy all the time: they have waited for batches for
+# less than this share of so long. What they wait for says more than whether one has room: a worker
+# that has just answered has, and one whose answers are not read yet has none.
 _BUSY_S: Final = 1.0
+_WAITED: Final = 0.1
 
 # Deliveries that are behind no more often than this catch up by themselves.
 _GAP_S: Final = 0.5
@@ -70,7 +73,8 @@ class WorkerPool:
         self._started = self._failures = 0
         self.at_work = 0
         """How many format now or wait for something to format."""
-        self._rush, self._shortage, self._wanted = trio.CancelScope(), _Shortage(), trio.Event()
+        self._rush, self._wanted = trio.CancelScope(), trio.Event()
+        self._shortage = _Shortage(-math.inf)
         # Without a buffer: a batch goes to a worker that waits for one.
         self._jobs, self._takers = trio.open_memory_channel[PendingBatch](0)
 
@@ -100,10 +104,16 @@ class WorkerPool:
         """A delivery has more to format than it has taken: start a worker if that goes on."""
         now = trio.current_time()
         self._rush.deadline = now + _CALM_S
-        enough = self.has_room or self._started > self.at_work
-        short_s = self._shortage.lasts_s(now, enough=enough)
-        if self._started < self._most and short_s >= (_BUSY_S if self._started else _BEHIND_S):
+        one_starts = self._started > self.at_work
+        if one_starts or now - self._shortage.noted_at > _GAP_S:
+            self._shortage = _Shortage(now)
+        shortage = self._shortage
+        shortage.noted_at, lasts_s = now, now - shortage.began_at
+        if one_starts or lasts_s < (_BUSY_S if self._started else _BEHIND_S):
+            return
+        if self._started < self._most and shortage.waited_s <= _WAITED * lasts_s * self._started:
             self._wanted.set()
+        self._shortage = _Shortage(now)
 
     async def run(self) -> None:
         """Start workers when they are wanted, until cancelled; then all have ended."""
@@ -155,6 +165,7 @@ class WorkerPool:
             taken.append(pending)
             formatted = await worker.format(self._tables(), pending.job)
             taken.remove(pending)
+            self._shortage.waited_s += worker.take_waited_s()
             self._stats.batches += 1
             self._failures = 0
             pending.finished(formatted)
@@ -177,14 +188,8 @@ class WorkerPool:
 
 
 class _Shortage:
-    """For how long deliveries have had more to do than the workers could take."""
+    """A time in which deliveries were behind, and for how long workers had no batch in it."""
 
-    def __init__(self) -> None:
-        self._since = self._at = -math.inf
-
-    def lasts_s(self, now: float, *, enough: bool) -> float:
-        """A delivery is behind now; `enough`: a worker is free, or one is being started."""
-        if enough or now - self._at > _GAP_S:
-            self._since = now
-        self._at = now
-        return now - self._since
+    def __init__(self, now: float) -> None:
+        self.began_at = self.noted_at = now
+        self.waited_s = 0.0

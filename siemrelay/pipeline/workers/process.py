@@ -14,6 +14,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,7 @@ from siemrelay.pipeline.heap import prepare_heap
 from siemrelay.pipeline.workers.frames import (
     HEADER_BYTES,
     NO_SLOT,
+    FrameHeader,
     Job,
     Ready,
     Tables,
@@ -51,13 +53,19 @@ def main() -> None:
     os.dup2(2, 1)
     memory = SharedMemory(int(sys.argv[2]), of_worker=True)
     formatter: Formatter | None = None
-    while (message := _read(memory)) is not None:
+    while True:
+        waits_since = time.monotonic()
+        header = _exactly(HEADER_BYTES)
+        waited_s = time.monotonic() - waits_since
+        if header is None or (message := _read(memory, header_of(header))) is None:
+            return
         if isinstance(message, Tables):
             formatter = _formatter(message)
             _write(answers, frame(Ready()))
             continue
         assert formatter is not None, "tables come before jobs"
         answer, data = answered(formatter.formatted(message.batch, message.wanted))
+        answer.waited_s = waited_s
         if memory.put(message.slot, data):
             _write(answers, frame(answer, data, message.slot))
         else:
@@ -79,11 +87,8 @@ def _formatter(tables: Tables) -> Formatter:
     return formatter
 
 
-def _read(memory: SharedMemory) -> Tables | Job | None:
-    """The relay's next message; None if it has closed the input."""
-    if (begin := _exactly(HEADER_BYTES)) is None:
-        return None
-    header = header_of(begin)
+def _read(memory: SharedMemory, header: FrameHeader) -> Tables | Job | None:
+    """The relay's message with that header; None if it has closed the input."""
     if (body := _exactly(header.message_bytes)) is None:
         return None
     if header.slot == NO_SLOT:

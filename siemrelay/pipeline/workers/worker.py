@@ -78,6 +78,7 @@ class Worker:
             on_failure.pop_all()
         self.pid = self._process.pid
         self._tables: Tables | None = None
+        self._waited_s = 0.0
         self._sending, self._receiving = Mutex(), Mutex()
         self._room, self._free_slots = trio.Semaphore(SLOTS), [*range(SLOTS)]
 
@@ -128,7 +129,13 @@ class Worker:
             self._free_slots.append(slot)
         if not isinstance(message, Done):
             raise WorkerFailed("it answered another question")
+        self._waited_s += message.waited_s
         return message.formatted
+
+    def take_waited_s(self) -> float:
+        """For how many seconds it had nothing to do, since the last call."""
+        waited_s, self._waited_s = self._waited_s, 0.0
+        return waited_s
 
     async def _send(
         self, message: Tables | Job, data: Sequence[bytes] = (), slot: int = NO_SLOT

@@ -90,10 +90,14 @@ def batch_of(first: int, text: str = "", records: int = 40) -> Batch:
 
 @asynccontextmanager
 async def workers(
-    monkeypatch: pytest.MonkeyPatch, tables: bytes = TABLES, most: int = 1
+    monkeypatch: pytest.MonkeyPatch, tables: bytes = TABLES, most: int = 1, busy_s: float = 0.0
 ) -> AsyncIterator[tuple[WorkerPool, WorkerStats]]:
-    """A pool that starts its workers at once, with the first of them at work."""
-    for constant in ("_BEHIND_S", "_BUSY_S", "_FIRST_PAUSE_S", "_LONGEST_PAUSE_S"):
+    """A pool that starts its workers at once, with the first of them at work.
+
+    Another one is started after `busy_s`.
+    """
+    monkeypatch.setattr(pool_module, "_BUSY_S", busy_s)
+    for constant in ("_BEHIND_S", "_FIRST_PAUSE_S", "_LONGEST_PAUSE_S"):
         monkeypatch.setattr(pool_module, constant, 0.0)
     stats = WorkerStats()
     pool = WorkerPool(stats, most)
@@ -252,6 +256,25 @@ async def test_a_worker_ends_some_time_after_the_last_delivery_was_behind(
         await trio.testing.wait_all_tasks_blocked()
         assert not stats.pids
         assert stats.failures == 0
+
+
+@pytest.mark.parametrize(("waited_s", "workers_then"), [(0.0, 2), (0.8, 1)])
+async def test_another_worker_starts_where_the_one_that_runs_has_batches_all_the_time(
+    monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock, waited_s: float, workers_then: int
+) -> None:
+    """Also if it has room for more whenever a delivery looks."""
+    async with workers(monkeypatch, most=2, busy_s=5.0) as (pool, stats):
+        await ask(pool, batch_of(1))
+        mock_clock.jump(2 * pool_module._GAP_S)  # what it has waited by now does not count
+        pool.note_behind()
+        await trio.to_thread.run_sync(time.sleep, waited_s)
+        await ask(pool, batch_of(41))
+        for _ in range(13):
+            mock_clock.jump(0.4)
+            assert pool.has_room
+            pool.note_behind()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(stats.pids) == workers_then
 
 
 async def test_workers_above_a_new_limit_end(monkeypatch: pytest.MonkeyPatch) -> None:

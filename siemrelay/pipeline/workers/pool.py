@@ -31,9 +31,9 @@ _log = structlog.get_logger()
 # A start costs 0.1 s of a core: not for a burst that is over by then. Earlier ones gained nothing.
 _BEHIND_S: Final = 0.25
 
-# Another one helps only if those that run are busy all the time: they have waited for batches for
-# less than this share of so long. What they wait for says more than whether one has room: a worker
-# that has just answered has, and one whose answers are not read yet has none.
+# Another one helps only if those that run are busy all the time: for so long they have waited for
+# batches at most this share of it. Whether one has room does not tell: a worker that has just
+# answered has room, and one whose answers are not read yet has none.
 _BUSY_S: Final = 1.0
 _WAITED: Final = 0.1
 
@@ -163,12 +163,12 @@ class WorkerPool:
         while True:
             pending = await self._takers.receive()
             taken.append(pending)
-            formatted = await worker.format(self._tables(), pending.job)
+            answer = await worker.format(self._tables(), pending.job)
             taken.remove(pending)
-            self._shortage.waited_s += worker.take_waited_s()
+            self._shortage.note_waited(answer.waited_s)
             self._stats.batches += 1
             self._failures = 0
-            pending.finished(formatted)
+            pending.finished(answer.formatted)
 
     def _submit_again(self, pending: PendingBatch) -> None:
         pending.attempts += 1
@@ -193,3 +193,7 @@ class _Shortage:
     def __init__(self, now: float) -> None:
         self.began_at = self.noted_at = now
         self.waited_s = 0.0
+
+    def note_waited(self, waited_s: float) -> None:
+        """A worker that answers now had waited so long; what was before this time is left out."""
+        self.waited_s += min(waited_s, trio.current_time() - self.began_at)

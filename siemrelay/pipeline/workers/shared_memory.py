@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Final
 
 SLOTS: Final = 6
-"""How many jobs a worker has at most: one that it formats and those that wait for it. They last for
-as long as the relay's loop is busy with other things; with 3 a rush is a twentieth slower."""
+"""How many jobs a worker has at most: one that it formats and those that wait for it. They last
+while the relay's loop is busy with other things; with 3 a rush is up to a twentieth slower."""
 
 # <linux/memfd.h>: MFD_NOEXEC_SEAL; Linux 6.3.
 _NOEXEC_SEAL: Final = 8

@@ -17,7 +17,6 @@ import msgspec
 import trio
 
 from siemrelay.net.tasks import Mutex
-from siemrelay.pipeline.formatting.messages import FormattedBatch
 from siemrelay.pipeline.workers.frames import (
     HEADER_BYTES,
     NO_SLOT,
@@ -78,7 +77,6 @@ class Worker:
             on_failure.pop_all()
         self.pid = self._process.pid
         self._tables: Tables | None = None
-        self._waited_s = 0.0
         self._sending, self._receiving = Mutex(), Mutex()
         self._room, self._free_slots = trio.Semaphore(SLOTS), [*range(SLOTS)]
 
@@ -104,8 +102,8 @@ class Worker:
             await self._receive()
         self._tables = tables
 
-    async def format(self, tables: Tables, job: Job) -> FormattedBatch:
-        """Have a batch formatted. Raises WorkerFailed.
+    async def format(self, tables: Tables, job: Job) -> Done:
+        """Have a batch formatted; the answer. Raises WorkerFailed.
 
         Several tasks may call it: while the worker formats for one, it has the batch of the next.
         If cancelled, the worker cannot be used any more.
@@ -129,13 +127,7 @@ class Worker:
             self._free_slots.append(slot)
         if not isinstance(message, Done):
             raise WorkerFailed("it answered another question")
-        self._waited_s += message.waited_s
-        return message.formatted
-
-    def take_waited_s(self) -> float:
-        """For how many seconds it had nothing to do, since the last call."""
-        waited_s, self._waited_s = self._waited_s, 0.0
-        return waited_s
+        return message
 
     async def _send(
         self, message: Tables | Job, data: Sequence[bytes] = (), slot: int = NO_SLOT

@@ -162,7 +162,8 @@ async def test_every_answer_is_that_of_its_own_job() -> None:
         await worker.prepare(tables := Tables(TABLES, 700))
 
         async def ask_for(batch: Batch) -> None:
-            found[batch.first_sequence] = await worker.format(tables, Job(batch, {0: [0]}))
+            answer = await worker.format(tables, Job(batch, {0: [0]}))
+            found[batch.first_sequence] = answer.formatted
 
         async with trio.open_nursery() as nursery:
             for batch in batches:
@@ -265,14 +266,16 @@ async def test_another_worker_starts_where_the_one_that_runs_has_batches_all_the
     """Also if it has room for more whenever a delivery looks."""
     async with workers(monkeypatch, most=2, busy_s=5.0) as (pool, stats):
         await ask(pool, batch_of(1))
-        mock_clock.jump(2 * pool_module._GAP_S)  # what it has waited by now does not count
-        pool.note_behind()
-        await trio.to_thread.run_sync(time.sleep, waited_s)
-        await ask(pool, batch_of(41))
-        for _ in range(13):
-            mock_clock.jump(0.4)
+        await trio.to_thread.run_sync(time.sleep, 0.8)  # before deliveries are behind: no matter
+        mock_clock.jump(2 * pool_module._GAP_S)
+        for step in range(16):
             assert pool.has_room
             pool.note_behind()
+            if step == 2:
+                await trio.to_thread.run_sync(time.sleep, waited_s)
+            if step in (0, 2):
+                await ask(pool, batch_of(41 + step))
+            mock_clock.jump(0.4)
         await trio.testing.wait_all_tasks_blocked()
         assert len(stats.pids) == workers_then
 
